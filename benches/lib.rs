@@ -1,0 +1,1 @@
+//! Benchmarks of Siesta: see the `[[bench]]` targets.

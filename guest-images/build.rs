@@ -1,0 +1,2 @@
+//! Builds the images.
+fn main() {}

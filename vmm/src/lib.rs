@@ -1,0 +1,1 @@
+//! The Siesta virtual machine monitor.

@@ -1,0 +1,2 @@
+//! The `siesta` command.
+fn main() {}
