@@ -1,1 +1,2 @@
 //! The Siesta virtual machine monitor.
+pub mod clock;

@@ -1,0 +1,46 @@
+//! The only place of the workspace that reads a clock.
+//!
+//! Owns nothing. Everything else is handed the time as an argument, so that it can be tested in
+//! virtual time. Must not know what the time is used for.
+
+#![allow(unsafe_code)] // clock_gettime and RDTSC
+
+use devices::time::Moment;
+
+/// The host's monotonic clock (`CLOCK_MONOTONIC`), in nanoseconds since an arbitrary start.
+///
+/// POSIX timers and futex time-outs of the VMM are armed on the same clock.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is valid for writes; CLOCK_MONOTONIC exists on every Linux host.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// CPU time consumed by the calling thread (`CLOCK_THREAD_CPUTIME_ID`), in nanoseconds.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is valid for writes; the clock exists for every thread.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// The host's time-stamp counter, in cycles.
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: RDTSC is available on every x86-64 CPU and not disabled for user mode on Linux.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Monotonic time and guest TSC of the same moment, for a guest whose TSC is the host's plus
+/// `tsc_offset` (modulo 2^64).
+///
+/// The counter is read first: a guest deadline converted with such a pair can only come out late by
+/// the few nanoseconds between the two reads, never early.
+#[must_use]
+pub fn moment(tsc_offset: u64) -> Moment {
+    let tsc = tsc().wrapping_add(tsc_offset);
+    Moment { ns: now_ns(), tsc }
+}
