@@ -1,0 +1,220 @@
+//! Building one VM: memory, kernel, interrupt controllers, vCPUs.
+//!
+//! Owns the order of the steps, none of which starts anything: a failure leaves nothing behind but
+//! an error. Must not know how vCPUs run.
+
+use std::io;
+use std::sync::Arc;
+
+use devices::apic::{ApicConfig, LocalApic, Routing};
+use devices::bus::Bus;
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_ioctls::{VcpuFd, VmFd};
+use thiserror::Error;
+use tmigr::Slot;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::boot::{self, BootError};
+use crate::console::ConsoleWriter;
+use crate::cpuid::{self, CpuidError};
+use crate::domain::{Domain, TimerMode};
+use crate::kvm::{Host, KvmError};
+use crate::memory::{self, MemoryError};
+use crate::msr;
+use crate::probe::Facts;
+use crate::vcpu::{Core, Vcpu};
+use crate::vm::{Parts, VmShared};
+
+/// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
+const APIC_TIMER_HZ: u64 = 1_000_000_000;
+
+/// Which ways of arming the APIC timer a guest is offered (`--apic-timer`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ApicTimer {
+    /// TSC deadline where the host hands it to user space, else the initial count alone
+    Auto,
+    /// TSC deadline; an error where the host cannot
+    Deadline,
+    /// The initial count alone: one-shot and periodic
+    Oneshot,
+}
+
+/// What a VM is made of.
+#[derive(Clone)]
+pub struct VmConfig {
+    /// The kernel, a whole ELF file.
+    pub kernel: Arc<[u8]>,
+    /// Its name in messages.
+    pub kernel_name: String,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Number of vCPUs.
+    pub cpus: u32,
+    /// Guest RAM in bytes.
+    pub memory: u64,
+    /// Timer modes offered.
+    pub apic_timer: ApicTimer,
+}
+
+/// Why a VM could not be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The kernel or its place in memory.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// CPUID.
+    #[error(transparent)]
+    Cpuid(#[from] CpuidError),
+    /// A KVM facility.
+    #[error(transparent)]
+    Host(#[from] KvmError),
+    /// An ioctl.
+    #[error("{what}: {source}")]
+    Kvm {
+        /// What was tried.
+        what: &'static str,
+        /// What KVM said.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// Out of descriptors.
+    #[error("cannot set up devices: {0}")]
+    Devices(#[source] io::Error),
+    /// `--apic-timer deadline` on a host where the write never arrives.
+    #[error(
+        "--apic-timer deadline: this host's KVM does not hand TSC-deadline writes to user space; \
+         use --apic-timer oneshot or auto"
+    )]
+    NoDeadline,
+    /// More vCPUs than KVM allows.
+    #[error("--cpus {asked}: this host's KVM allows at most {most} vCPUs in a VM")]
+    TooManyCpus {
+        /// What was asked for.
+        asked: u32,
+        /// What is allowed.
+        most: u32,
+    },
+}
+
+fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> BuildError {
+    move |source| BuildError::Kvm { what, source }
+}
+
+/// Where a VM stands among the others.
+pub struct Place<'a> {
+    /// Its number.
+    pub id: u32,
+    /// The domain its vCPUs join.
+    pub domain: &'a Domain,
+    /// Their first slot there.
+    pub first_slot: u32,
+    /// Told when the VM has ended.
+    pub ended: Arc<EventFd>,
+    /// Its serial port's output.
+    pub console: ConsoleWriter,
+}
+
+/// Builds the VM; its vCPUs wait in the domain for their threads.
+///
+/// # Errors
+/// [`BuildError`], each naming what is wrong.
+pub fn build(
+    host: &Host,
+    facts: &Facts,
+    config: &VmConfig,
+    place: Place<'_>,
+) -> Result<Arc<VmShared>, BuildError> {
+    let most = host.max_vcpus();
+    if config.cpus == 0 || config.cpus > most {
+        return Err(BuildError::TooManyCpus { asked: config.cpus, most });
+    }
+    let mode = place.domain.policy.mode;
+    let user_apic = mode != TimerMode::Kernel;
+    let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
+    let guest_memory = memory::create(config.memory)?;
+    let entry = boot::load(
+        &guest_memory,
+        &config.kernel,
+        &config.kernel_name,
+        &config.cmdline,
+        config.cpus,
+    )?;
+    let fd = create_vm(host, user_apic)?;
+    memory::register(&fd, &guest_memory)?;
+    let bus = bus(place.console).map_err(BuildError::Devices)?;
+    let vm = Arc::new(VmShared::new(Parts {
+        name: format!("vm{}", place.id),
+        id: place.id,
+        cpus: config.cpus,
+        first_slot: place.first_slot,
+        bus,
+        routing: Routing::new(config.cpus as usize),
+        memory: guest_memory,
+        fd,
+        ended: place.ended,
+    }));
+    for index in 0..config.cpus {
+        let fd = vm.fd.create_vcpu(u64::from(index)).map_err(kvm("cannot create a vCPU"))?;
+        let options = cpuid::Options {
+            cpus: config.cpus,
+            apic_id: index,
+            user_apic,
+            tsc_deadline,
+            tsc_khz: facts.tsc_khz,
+        };
+        let leaves = cpuid::for_vcpu(host, &options)?;
+        fd.set_cpuid2(&leaves).map_err(kvm("cannot set CPUID"))?;
+        let tsc_offset = tsc_offset(&fd);
+        let apic = LocalApic::new(ApicConfig {
+            id: index,
+            bsp: index == 0,
+            tsc_khz: facts.tsc_khz,
+            timer_hz: APIC_TIMER_HZ,
+            tsc_deadline,
+        });
+        if index == 0 {
+            boot::set_entry_state(&fd, &vm.memory, &entry)?;
+        } else if user_apic {
+            boot::set_init_state(&fd)?;
+        }
+        let core = Core::new(fd, apic, tsc_offset, user_apic && index > 0);
+        let slot = Slot(place.first_slot + index);
+        place.domain.add(Arc::new(Vcpu::new(Arc::clone(&vm), index, slot, core)));
+    }
+    Ok(vm)
+}
+
+fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<bool, BuildError> {
+    let possible = !user_apic || facts.tsc_deadline_exits;
+    match wanted {
+        ApicTimer::Auto => Ok(possible),
+        ApicTimer::Oneshot => Ok(false),
+        ApicTimer::Deadline if possible => Ok(true),
+        ApicTimer::Deadline => Err(BuildError::NoDeadline),
+    }
+}
+
+fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
+    let fd = host.kvm.create_vm().map_err(kvm("cannot create a VM"))?;
+    if user_apic {
+        msr::enable_user_space_msrs(&fd)?;
+    } else {
+        fd.create_irq_chip().map_err(kvm("cannot create the in-kernel interrupt controllers"))?;
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        fd.create_pit2(pit).map_err(kvm("cannot create the in-kernel PIT"))?;
+    }
+    Ok(fd)
+}
+
+fn bus(console: ConsoleWriter) -> io::Result<Bus> {
+    let _ = console;
+    todo!()
+}
+
+/// Guest TSC minus host TSC (KVM API, "KVM_VCPU_TSC_OFFSET").
+fn tsc_offset(fd: &VcpuFd) -> u64 {
+    msr::tsc_offset(fd)
+}

@@ -1,0 +1,158 @@
+//! How much of its time a thread may lend to other vCPUs.
+//!
+//! Owns the average service time of a vCPU and the token bucket behind `--borrow-share`. Pure: time
+//! is an argument. Must not know who lends to whom.
+
+/// Average of the last borrowed runs of a vCPU, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServiceTime {
+    average: u64,
+}
+
+impl ServiceTime {
+    /// Takes a run of `ns` nanoseconds into the average (weight 1/8).
+    pub fn record(&mut self, ns: u64) {
+        self.average = if self.average == 0 { ns } else { self.average - self.average / 8 + ns / 8 };
+    }
+
+    /// A vCPU that was not served here because of its average gets another chance some time.
+    pub fn forgive(&mut self) {
+        self.average -= self.average / 8;
+    }
+
+    /// A service that the limit would cut is not worth starting on a foreign thread.
+    #[must_use]
+    pub fn fits(&self, limit_ns: u64) -> bool {
+        self.average <= limit_ns
+    }
+}
+
+/// Length of the burst that the share allows at once: `share` of this many nanoseconds.
+const WINDOW_NS: u64 = 10_000_000;
+/// How long a thread that used up its share stays out of the hierarchy at first, and at most.
+const FIRST_LEAVE_NS: u64 = 100_000_000;
+const LONGEST_LEAVE_NS: u64 = 3_200_000_000;
+
+/// A token bucket: a thread whose own guest wants to run earns `share` of the time that passes and
+/// pays for its borrowed runs.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Parts per thousand; 1000: no limit.
+    per_mille: u64,
+    tokens: i64,
+    updated: u64,
+    leave_ns: u64,
+    rejoined: u64,
+}
+
+impl Share {
+    /// A full bucket of a thread that may lend `percent` of its time (1-100; 100: no limit).
+    #[must_use]
+    pub fn new(percent: u8, now: u64) -> Self {
+        let per_mille = u64::from(percent.min(100)) * 10;
+        Share {
+            per_mille,
+            tokens: (WINDOW_NS * per_mille / 1000) as i64,
+            updated: now,
+            leave_ns: FIRST_LEAVE_NS,
+            rejoined: now,
+        }
+    }
+
+    /// Pays for a borrowed run of `spent` nanoseconds that ended at `now`. Answers whether the
+    /// share still lasts.
+    #[must_use]
+    pub fn charge(&mut self, spent: u64, now: u64) -> bool {
+        if self.per_mille >= 1000 {
+            return true;
+        }
+        let passed = now.saturating_sub(self.updated).min(WINDOW_NS);
+        self.updated = now;
+        let most = (WINDOW_NS * self.per_mille / 1000) as i64;
+        let earned = (passed * self.per_mille / 1000) as i64;
+        let spent = i64::try_from(spent).unwrap_or(i64::MAX);
+        self.tokens = (self.tokens + earned).min(most).saturating_sub(spent).max(-most);
+        self.tokens > 0
+    }
+
+    /// The share is used up: answers until when the thread stays away. Coming back only to be
+    /// driven out again doubles the time, so that the slot does not flap.
+    #[must_use]
+    pub fn leave(&mut self, now: u64) -> u64 {
+        let quiet = now.saturating_sub(self.rejoined) > 4 * self.leave_ns;
+        self.leave_ns =
+            if quiet { FIRST_LEAVE_NS } else { (self.leave_ns * 2).min(LONGEST_LEAVE_NS) };
+        now.saturating_add(self.leave_ns)
+    }
+
+    /// The thread is back in the hierarchy, with a full bucket.
+    pub fn rejoin(&mut self, now: u64) {
+        self.rejoined = now;
+        self.updated = now;
+        self.tokens = (WINDOW_NS * self.per_mille / 1000) as i64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn average_follows_and_long_service_no_longer_fits() {
+        let mut service = ServiceTime::default();
+        assert!(service.fits(100));
+        service.record(80);
+        assert!(service.fits(100));
+        for _ in 0..40 {
+            service.record(10_000);
+        }
+        assert!(!service.fits(5_000));
+        for _ in 0..40 {
+            service.record(80);
+        }
+        assert!(service.fits(1_000), "a vCPU that became short again is served inline again");
+    }
+
+    #[test]
+    fn share_of_a_quarter_lasts_at_a_quarter_and_not_at_a_half() {
+        for (spent, lasts) in [(20_000, true), (50_000, false)] {
+            let mut share = Share::new(25, 0);
+            let mut ok = true;
+            for i in 1..2_000u64 {
+                ok &= share.charge(spent, i * 100_000);
+            }
+            assert_eq!(ok, lasts, "{spent} ns of every 100 us");
+        }
+    }
+
+    #[test]
+    fn full_share_never_ends() {
+        let mut share = Share::new(100, 0);
+        assert!((1..1000).all(|i| share.charge(1_000_000, i * 1_000_000)));
+    }
+
+    #[test]
+    fn coming_back_in_vain_doubles_the_absence_up_to_the_longest() {
+        let mut share = Share::new(25, 0);
+        let mut now = 0;
+        let mut last = 0;
+        for _ in 0..10 {
+            let until = share.leave(now);
+            assert!(until - now >= last);
+            last = until - now;
+            now = until;
+            share.rejoin(now);
+            now += 1_000_000;
+        }
+        assert_eq!(last, LONGEST_LEAVE_NS);
+        now += 5 * LONGEST_LEAVE_NS;
+        assert_eq!(share.leave(now) - now, FIRST_LEAVE_NS, "a quiet time resets it");
+    }
+
+    #[test]
+    fn huge_times_do_not_overflow() {
+        let mut share = Share::new(25, u64::MAX - 10);
+        assert!(!share.charge(u64::MAX, u64::MAX));
+        let _ = share.leave(u64::MAX);
+    }
+}

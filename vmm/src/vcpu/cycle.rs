@@ -1,0 +1,123 @@
+//! The loop that runs a vCPU from one halt to the next.
+//!
+//! Reads as a table of contents: control, inbox, own timer, duty towards halted vCPUs, entry, exit.
+//! Owns the order of these steps. Must not know how any of them is done, nor where the thread goes
+//! when the loop is left.
+
+use super::entry;
+use super::exits::Next;
+use super::home::Worker;
+use super::{Held, Stats};
+use crate::boot;
+use crate::clock;
+use crate::vm::{CrashCause, Outcome};
+
+/// In what right a thread runs a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is the thread's own.
+    Home,
+    /// It belongs to another thread. Both in host monotonic nanoseconds:
+    Borrowed {
+        /// The run ends here, or a little later.
+        limit: u64,
+        /// The next timer of the thread's own vCPU: the run ends at the next exit after it.
+        own: Option<u64>,
+    },
+}
+
+/// Why a vCPU is not run any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Leave {
+    /// Halted, with nothing to deliver.
+    Halted,
+    /// Waits for its SIPI.
+    WaitSipi,
+    /// The controller wants it to end.
+    Stop,
+    /// A borrowed run ended early: its time is up or the borrower's own vCPU needs the thread.
+    Yield,
+}
+
+/// Runs the vCPU until it has to be left.
+pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave {
+    loop {
+        w.vcpu.thread.clear_attention();
+        if role == Role::Home {
+            w.duty(held);
+        }
+        if let Some(leave) = control(w, held, role) {
+            return leave;
+        }
+        if let Err(cause) = pull_inbox(held) {
+            w.end_vm(held.vcpu, Outcome::crashed(held, cause));
+            continue;
+        }
+        let now = held.moment();
+        held.apic.advance(now);
+        if held.wait_sipi {
+            return Leave::WaitSipi;
+        }
+        if !held.runnable() {
+            if role == Role::Home && w.duty_calls(now.ns) {
+                continue;
+            }
+            return Leave::Halted;
+        }
+        if let Some(next) = entry::enter(w, held, role) {
+            follow(w, held, next);
+        }
+    }
+}
+
+/// What others want of this thread or this vCPU, before anything else.
+fn control(w: &Worker<'_>, held: &Held<'_>, role: Role) -> Option<Leave> {
+    let stop = held.vcpu.word.load().stop();
+    match role {
+        Role::Home => stop.then_some(Leave::Stop),
+        Role::Borrowed { limit, own } => {
+            let now = clock::now_ns();
+            let own_needs_thread =
+                w.vcpu.word.load().attention() || own.is_some_and(|at| at <= now);
+            (stop || own_needs_thread || now >= limit).then_some(Leave::Yield)
+        }
+    }
+}
+
+/// Moves what was posted into the owned state. `PENDING` is cleared before the inbox is read, so
+/// that whatever is posted later sets it again (race 1).
+fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
+    if !held.vcpu.word.clear_pending() {
+        return Ok(());
+    }
+    let inbox = &held.vcpu.inbox;
+    let pulled = held.apic.pull(inbox);
+    if pulled.init {
+        held.apic.init_reset();
+        held.halted = false;
+        held.wait_sipi = true;
+        boot::set_init_state(&held.fd).map_err(CrashCause::state)?;
+    }
+    if let (Some(vector), true) = (pulled.sipi, held.wait_sipi) {
+        boot::set_sipi_state(&held.fd, vector).map_err(CrashCause::state)?;
+        held.wait_sipi = false;
+        held.forget_run_state();
+    }
+    if pulled.nmi && !held.wait_sipi {
+        held.give_nmi().map_err(CrashCause::kvm)?;
+    }
+    Ok(())
+}
+
+/// Carries out what an exit asks for beyond the vCPU itself.
+fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
+    Stats::add(&w.vcpu.stats.exits, 1);
+    match next {
+        Next::Again => {}
+        Next::Halt => held.halted = true,
+        Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
+        Next::End(outcome) => w.end_vm(held.vcpu, outcome),
+        Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(held, cause)),
+    }
+}

@@ -1,0 +1,180 @@
+//! The migrator's duty: expiring the timers of halted vCPUs, on this thread.
+//!
+//! Owns one pass over the hierarchy: taking each due vCPU, serving it inline or handing it to its
+//! home thread, and giving it up in the critical section that re-queues it. Must not know how a
+//! vCPU is run or how the hierarchy finds who is due.
+//!
+//! Borrowed runs never nest, no lock is held during one, and the borrower's own vCPU comes first:
+//! the run ends at the next exit when its word asks for attention or its own timer is due.
+
+use std::mem;
+
+use tmigr::{Expire, Expired, Next, Notice, Slot};
+
+use super::cycle::{self, Leave, Role};
+use super::home::Worker;
+use super::{Held, Post, Stats, Vcpu};
+use crate::clock;
+
+/// How a served vCPU is given up when the pass re-queues it.
+enum Ending<'a> {
+    None,
+    Park(Held<'a>),
+    HandOff(Held<'a>),
+}
+
+struct Duty<'w, 'a> {
+    w: &'w mut Worker<'a>,
+    /// The next timer of the thread's own vCPU: due, it ends the pass.
+    own_deadline: Option<u64>,
+    /// The own guest wants to run: what is lent is taken from its share.
+    own_runs: bool,
+    ending: Ending<'a>,
+    /// A vCPU whose home thread is to be woken once no lock is held.
+    wake: Option<&'a Vcpu>,
+    exhausted: bool,
+}
+
+impl<'a> Worker<'a> {
+    /// Whether somebody's timer is due and this thread is the one to see to it.
+    #[must_use]
+    pub(super) fn duty_calls(&self, now: u64) -> bool {
+        self.member
+            && self
+                .domain
+                .hierarchy()
+                .is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
+    }
+
+    /// Serves whoever is due, if it falls to this thread. `held` is the thread's own vCPU.
+    pub(super) fn duty(&mut self, held: &Held<'a>) {
+        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        let mut now = clock::now_ns();
+        self.rejoin_when_due(now);
+        let own_runs = held.runnable();
+        let started = now;
+        while self.duty_calls(now) {
+            let mut duty = Duty {
+                own_deadline: held.apic.deadline(),
+                own_runs,
+                ending: Ending::None,
+                wake: None,
+                exhausted: false,
+                w: self,
+            };
+            let pass = hierarchy.handle_remote(duty.w.vcpu.slot, now, &mut duty);
+            duty.flush_wake();
+            if duty.exhausted {
+                self.relieve();
+                return;
+            }
+            now = clock::now_ns();
+            // The own guest gets its turn at least this often, whatever the others want.
+            let turn = own_runs && now - started > self.domain.policy.borrow_limit_ns;
+            if pass.stopped || turn {
+                return;
+            }
+        }
+    }
+}
+
+impl<'a> Duty<'_, 'a> {
+    fn flush_wake(&mut self) {
+        if let Some(vcpu) = self.wake.take() {
+            vcpu.thread.wake();
+        }
+    }
+
+    fn own_vcpu_calls(&self) -> bool {
+        self.w.vcpu.word.load().attention()
+            || self.own_deadline.is_some_and(|at| at <= clock::now_ns())
+    }
+
+    /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
+    fn hand_over(&mut self, vcpu: &'a Vcpu) -> Expired {
+        Stats::add(&self.w.vcpu.stats.handed_off, 1);
+        self.w.domain.post(vcpu, Post::Interrupt);
+        Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
+    }
+
+    fn serve(&mut self, mut held: Held<'a>) -> Expired {
+        let began = clock::now_ns();
+        let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
+        let role = Role::Borrowed { limit, own: self.own_deadline };
+        let leave = cycle::run(self.w, &mut held, role);
+        let ended = clock::now_ns();
+        let spent = ended.saturating_sub(began);
+        held.service.record(spent);
+        self.account(held.vcpu, spent);
+        if self.own_runs {
+            self.exhausted |= !self.w.share.charge(spent, ended);
+        }
+        let stop = self.exhausted || self.own_vcpu_calls();
+        if leave == Leave::Halted {
+            let next = held.next_expiry();
+            self.ending = Ending::Park(held);
+            Expired { next: Next::Owned(next), stop }
+        } else {
+            Stats::add(&self.w.vcpu.stats.handed_off, 1);
+            self.ending = Ending::HandOff(held);
+            Expired { next: Next::Owned(None), stop }
+        }
+    }
+
+    fn account(&self, served: &Vcpu, spent: u64) {
+        let stats = &self.w.vcpu.stats;
+        Stats::add(&stats.inline, 1);
+        Stats::add(&stats.by_helper, u64::from(!self.own_runs));
+        Stats::add(&stats.lent_ns, spent);
+        Stats::add(&served.stats.served_ns, spent);
+    }
+}
+
+impl Expire for Duty<'_, '_> {
+    fn expire(&mut self, slot: Slot, _now: u64) -> Expired {
+        self.flush_wake();
+        let policy = &self.w.domain.policy;
+        let Some(vcpu) = self.w.domain.vcpu(slot).filter(|_| slot != self.w.vcpu.slot) else {
+            return Expired { next: Next::Foreign, stop: false };
+        };
+        if !policy.inline {
+            return self.hand_over(vcpu);
+        }
+        match vcpu.borrow(self.w.vcpu.slot) {
+            // Somebody has it and is made to look at its own timers before it can park.
+            None => {
+                self.w.domain.post(vcpu, Post::Interrupt);
+                Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
+            }
+            Some(mut held) if !held.service.fits(policy.borrow_limit_ns) => {
+                held.service.forgive();
+                Stats::add(&self.w.vcpu.stats.handed_off, 1);
+                self.ending = Ending::HandOff(held);
+                Expired { next: Next::Owned(None), stop: self.own_vcpu_calls() }
+            }
+            Some(held) => self.serve(held),
+        }
+    }
+
+    fn release(&mut self, _slot: Slot) {
+        match mem::replace(&mut self.ending, Ending::None) {
+            Ending::None => {}
+            Ending::Park(held) => {
+                let vcpu = held.vcpu;
+                if let Err(held) = held.park() {
+                    // Something was posted at the very end of the run.
+                    held.hand_off();
+                    self.wake = Some(vcpu);
+                }
+            }
+            Ending::HandOff(held) => {
+                self.wake = Some(held.vcpu);
+                held.hand_off();
+            }
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.w.domain.deliver(self.w.vcpu, Some(notice));
+    }
+}

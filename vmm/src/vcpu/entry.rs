@@ -1,0 +1,135 @@
+//! Entering the guest: offering an interrupt, arming the host timer, `KVM_RUN`.
+//!
+//! Owns the protocol of one entry. The order matters: announce the entry ([`kick::Entry`]), *then*
+//! look at flags and clock and arm the timer, then run. A kick or an expiry that comes before the
+//! announcement is seen by the look; one that comes after it leaves `immediate_exit` set.
+//! Must not know what exits mean.
+
+#![allow(unsafe_code)] // the kvm_run page and KVM_INTERRUPT
+
+use std::os::fd::AsRawFd;
+
+use kvm_bindings::{KVM_SYNC_X86_EVENTS, KVMIO, kvm_interrupt};
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+
+use super::cycle::Role;
+use super::exits::{self, Next};
+use super::home::Worker;
+use super::kick;
+use super::{Core, Held};
+use crate::clock;
+use crate::vm::CrashCause;
+
+ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+
+/// Lets the guest run until its next exit. `None`: it was not entered, or a signal ended the run;
+/// the caller looks at everything again.
+pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Option<Next> {
+    if let Err(errno) = offer_interrupt(held) {
+        return Some(Next::Crash(CrashCause::kvm(errno)));
+    }
+    let vcpu = held.vcpu;
+    let core: &mut Core = &mut *held;
+    // SAFETY: the caller holds the run word, and `entry` is dropped before it can be given up.
+    let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
+    let called = vcpu.word.load().attention()
+        || w.vcpu.thread.attention()
+        || (role != Role::Home && w.vcpu.word.load().attention());
+    if called || !w.arm(core, role, clock::now_ns()) {
+        return None;
+    }
+    core.halted = false;
+    let result = core.fd.run();
+    drop(entry);
+
+    let run = core.run;
+    core.staged = false;
+    core.nmi_given = false;
+    core.events_fresh = true;
+    // SAFETY: plain reads of fields that no reference handed out by `run()` covers.
+    let (cr8, apic_base) = unsafe { ((*run).cr8, (*run).apic_base) };
+    core.apic.set_cr8(cr8 as u8);
+    match result {
+        Ok(exit) => {
+            let now = clock::moment(core.tsc_offset);
+            if apic_base != core.apic_base {
+                core.apic_base = apic_base;
+                // KVM has checked the transition already; a value it took and we refuse changes nothing.
+                let _ = core.apic.write_msr(exits::IA32_APIC_BASE, apic_base, now);
+            }
+            Some(exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now))
+        }
+        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => None,
+        Err(e) => Some(Next::Crash(CrashCause::kvm(e))),
+    }
+}
+
+/// Hands KVM the highest vector that priority allows, or asks for the moment when it can take it.
+///
+/// The vector travels in the sync-regs area where that is safe, which saves an ioctl. Writing that
+/// area writes *all* event state, so it must be that of the last exit, with no exception under way
+/// and no NMI handed over since (KVM API, "KVM_CAP_SYNC_REGS").
+fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
+    let cr8 = core.apic.cr8();
+    let (staged, may_stage) = (core.staged, core.events_fresh && !core.nmi_given);
+    let vector = core.apic.next_vector();
+    let run = core.run_page();
+    run.cr8 = u64::from(cr8);
+    run.kvm_valid_regs = u64::from(KVM_SYNC_X86_EVENTS);
+    let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0 && !staged;
+    let Some(vector) = vector else {
+        run.request_interrupt_window = 0;
+        return Ok(());
+    };
+    if !ready {
+        run.request_interrupt_window = 1;
+        return Ok(());
+    }
+    // SAFETY: every bit pattern of the union's `regs` is valid; KVM filled it at the last exit.
+    let events = unsafe { &mut run.s.regs.events };
+    let quiet = events.exception.injected == 0
+        && events.exception.pending == 0
+        && events.interrupt.injected == 0
+        && events.nmi.injected == 0
+        && events.nmi.pending == 0;
+    if may_stage && quiet {
+        events.interrupt.injected = 1;
+        events.interrupt.nr = vector;
+        events.interrupt.soft = 0;
+        run.kvm_dirty_regs = u64::from(KVM_SYNC_X86_EVENTS);
+        core.staged = true;
+    } else {
+        let interrupt = kvm_interrupt { irq: u32::from(vector) };
+        // SAFETY: the structure outlives the call; the descriptor is a vCPU's.
+        let rc = unsafe { ioctl_with_ref(&core.fd.as_raw_fd(), KVM_INTERRUPT(), &interrupt) };
+        if rc != 0 {
+            return Err(kvm_ioctls::Error::last());
+        }
+        core.staged = true;
+    }
+    core.apic.acknowledge(vector);
+    let more = core.apic.next_vector().is_some();
+    core.run_page().request_interrupt_window = u8::from(more);
+    Ok(())
+}
+
+impl Core {
+    /// Queues an NMI in KVM.
+    pub(super) fn give_nmi(&mut self) -> Result<(), kvm_ioctls::Error> {
+        self.fd.nmi()?;
+        self.nmi_given = true;
+        Ok(())
+    }
+
+    /// The register state was replaced: what the `kvm_run` page says of the past is void.
+    pub(super) fn forget_run_state(&mut self) {
+        self.halted = false;
+        self.staged = false;
+        self.events_fresh = false;
+        let run = self.run_page();
+        run.kvm_dirty_regs = 0;
+        run.if_flag = 0;
+        run.ready_for_interrupt_injection = 0;
+    }
+}

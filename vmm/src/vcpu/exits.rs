@@ -1,0 +1,173 @@
+//! What a VM exit means.
+//!
+//! Turns an exit into a [`Next`] and serves port, MMIO and MSR accesses from the bus and the local
+//! APIC. Owns no state. Must not know threads, the hierarchy or who runs the vCPU.
+
+use devices::apic::{Effect, Ipi, LocalApic};
+use devices::bus;
+use devices::time::Moment;
+use kvm_ioctls::{ReadMsrExit, VcpuExit, WriteMsrExit};
+
+use crate::trail::{Kind, Trail};
+use crate::vm::{CrashCause, Outcome, VmShared};
+
+/// SDM vol. 4, table 2-2.
+pub(super) const IA32_APIC_BASE: u32 = 0x1b;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+const X2APIC_FIRST: u32 = 0x800;
+const X2APIC_LAST: u32 = 0x8ff;
+const APIC_PAGE: u64 = 0x1000;
+
+/// What to do after an exit.
+#[derive(Debug)]
+#[must_use]
+pub(super) enum Next {
+    /// Enter again.
+    Again,
+    /// The guest executed HLT.
+    Halt,
+    /// Send an interrupt to other vCPUs (or to this one).
+    Ipi(Ipi),
+    /// The guest ended its VM.
+    End(Outcome),
+    /// The vCPU cannot go on.
+    Crash(CrashCause),
+}
+
+impl From<Effect> for Next {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::Ipi(ipi) => Next::Ipi(ipi),
+            _ => Next::Again,
+        }
+    }
+}
+
+impl From<bus::Outcome> for Next {
+    fn from(outcome: bus::Outcome) -> Self {
+        match outcome {
+            bus::Outcome::Exit(value) => Next::End(Outcome::Exit(value)),
+            bus::Outcome::Reset => Next::End(Outcome::Reset),
+            _ => Next::Again,
+        }
+    }
+}
+
+/// Serves the exit.
+pub(super) fn decode(
+    exit: VcpuExit<'_>,
+    apic: &mut LocalApic,
+    vm: &VmShared,
+    trail: &mut Trail,
+    now: Moment,
+) -> Next {
+    match exit {
+        VcpuExit::Hlt => {
+            trail.note(Kind::Hlt, 0, 0);
+            Next::Halt
+        }
+        VcpuExit::X86Wrmsr(write) => {
+            trail.note(Kind::Wrmsr, u64::from(write.index), write.data);
+            write_msr(write, apic, vm, now)
+        }
+        VcpuExit::X86Rdmsr(read) => {
+            trail.note(Kind::Rdmsr, u64::from(read.index), 0);
+            read_msr(read, apic, vm, now)
+        }
+        VcpuExit::IoOut(port, data) => {
+            trail.note(Kind::Out, u64::from(port), low_bytes(data));
+            vm.bus.pio_write(port, data).into()
+        }
+        VcpuExit::IoIn(port, data) => {
+            trail.note(Kind::In, u64::from(port), data.len() as u64);
+            vm.bus.pio_read(port, data).into()
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            trail.note(Kind::MmioWrite, address, low_bytes(data));
+            match apic_offset(apic, address) {
+                Some(offset) => apic.write_mmio(offset, data, now).into(),
+                None => claimed(vm.bus.mmio_write(address, data), address, true),
+            }
+        }
+        VcpuExit::MmioRead(address, data) => {
+            trail.note(Kind::MmioRead, address, data.len() as u64);
+            match apic_offset(apic, address) {
+                Some(offset) => {
+                    apic.read_mmio(offset, data, now);
+                    Next::Again
+                }
+                None => claimed(vm.bus.mmio_read(address, data), address, false),
+            }
+        }
+        VcpuExit::IrqWindowOpen => {
+            trail.note(Kind::Window, 0, 0);
+            Next::Again
+        }
+        VcpuExit::SetTpr | VcpuExit::Intr => Next::Again,
+        other => {
+            trail.note(Kind::Other, 0, 0);
+            Next::Crash(failure(&other))
+        }
+    }
+}
+
+/// An exit after which the vCPU cannot go on.
+fn failure(exit: &VcpuExit<'_>) -> CrashCause {
+    match exit {
+        VcpuExit::Shutdown => CrashCause::TripleFault,
+        VcpuExit::InternalError => CrashCause::Emulation,
+        VcpuExit::FailEntry(reason, _) => CrashCause::FailedEntry { reason: *reason },
+        VcpuExit::MemoryFault { gpa, .. } => CrashCause::Unmapped { address: *gpa, write: false },
+        VcpuExit::SystemEvent(kind, _) => CrashCause::SystemEvent { kind: *kind },
+        other => CrashCause::UnknownExit { what: format!("{other:?}") },
+    }
+}
+
+fn claimed(outcome: bus::Outcome, address: u64, write: bool) -> Next {
+    match outcome {
+        bus::Outcome::Unclaimed => Next::Crash(CrashCause::Unmapped { address, write }),
+        other => other.into(),
+    }
+}
+
+fn apic_offset(apic: &LocalApic, address: u64) -> Option<u64> {
+    let base = apic.mmio_base()?;
+    (base..base + APIC_PAGE).contains(&address).then(|| address - base)
+}
+
+fn low_bytes(data: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let n = data.len().min(8);
+    bytes[..n].copy_from_slice(&data[..n]);
+    u64::from_le_bytes(bytes)
+}
+
+fn is_apic_msr(index: u32) -> bool {
+    matches!(index, IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST)
+}
+
+fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Moment) -> Next {
+    if is_apic_msr(exit.index) {
+        if let Ok(effect) = apic.write_msr(exit.index, exit.data, now) {
+            *exit.error = 0;
+            return effect.into();
+        }
+    } else {
+        vm.note_unknown_msr(exit.index, true);
+    }
+    // Any value but 0 makes KVM inject #GP (KVM API, "KVM_EXIT_X86_WRMSR").
+    *exit.error = 1;
+    Next::Again
+}
+
+fn read_msr(exit: ReadMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Moment) -> Next {
+    let value = if is_apic_msr(exit.index) {
+        apic.read_msr(exit.index, now).ok()
+    } else {
+        vm.note_unknown_msr(exit.index, false);
+        None
+    };
+    *exit.error = u8::from(value.is_none());
+    *exit.data = value.unwrap_or(0);
+    Next::Again
+}

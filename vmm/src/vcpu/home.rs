@@ -1,0 +1,310 @@
+//! The life of a vCPU's own thread: wait, take the vCPU, run it, park it.
+//!
+//! Owns the thread, its host timer, its share of lent time and its membership in the hierarchy.
+//! Must not know what the guest does.
+//!
+//! The thread sleeps on its futex whenever its vCPU is parked. It has a time-out only if the
+//! hierarchy said that nobody else cares (it is the *keeper*), or if there is no hierarchy.
+//! Woken by a time-out it takes its own vCPU and becomes active, which makes it migrator, serves
+//! whatever is due, its own timer first, and leaves the role on going idle.
+
+#![allow(unsafe_code)] // prctl
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use devices::apic::Ipi;
+use tmigr::Slot;
+
+use super::cycle::{self, Leave, Role};
+use super::host_timer::HostTimer;
+use super::in_kernel;
+use super::{Core, Held, Post, Share, State, Stats, Vcpu, signal_number};
+use crate::clock;
+use crate::domain::{Domain, TimerMode};
+use crate::vm::{Outcome, VmShared};
+
+/// Enough for the run loop and a crash report; a thread's stack is the larger part of what an idle
+/// vCPU costs.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// How long the own guest runs at least, once it is entered with others' timers already due.
+const LEAST_TURN_NS: u64 = 50_000;
+
+/// A vCPU thread at work.
+pub struct Worker<'a> {
+    pub(super) domain: &'a Domain,
+    pub(super) vcpu: &'a Vcpu,
+    pub(super) timer: HostTimer,
+    pub(super) share: Share,
+    /// The slot is available in the hierarchy.
+    pub(super) member: bool,
+    /// When a thread that used up its share comes back.
+    rejoin_at: Option<u64>,
+    /// The own next expiry while parked without a hierarchy.
+    own_expiry: Option<u64>,
+}
+
+/// Starts the home thread of `vcpu`.
+///
+/// # Errors
+/// The thread could not be created (`EAGAIN`: too many threads).
+pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>> {
+    let name = format!("{}/{}", vcpu.vm.name, vcpu.index);
+    Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+        vcpu.thread.adopt_current_thread();
+        // SAFETY: takes integers only. Sleeps shall end when they are told to, not up to 50 us
+        // later (PR_SET_TIMERSLACK, prctl(2)).
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+        match HostTimer::for_current_thread(signal_number()) {
+            Ok(timer) => Worker::new(&domain, &vcpu, timer).live(),
+            Err(error) => abandon(&domain, &vcpu, &error),
+        }
+        vcpu.vm.vcpu_ended();
+    })
+}
+
+/// Without a host timer the vCPU cannot be run.
+fn abandon(domain: &Domain, vcpu: &Vcpu, error: &io::Error) {
+    vcpu.vm.end(Outcome::HostError(format!("vCPU {}: no host timer: {error}", vcpu.index)));
+    domain.stop_vm(&vcpu.vm);
+    if let Some(held) = vcpu.take_waking() {
+        held.finish();
+    }
+}
+
+impl<'a> Worker<'a> {
+    fn new(domain: &'a Domain, vcpu: &'a Vcpu, timer: HostTimer) -> Self {
+        Worker {
+            domain,
+            vcpu,
+            timer,
+            share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
+            member: false,
+            rejoin_at: None,
+            own_expiry: None,
+        }
+    }
+
+    fn live(mut self) {
+        if self.domain.policy.mode == TimerMode::Kernel {
+            return in_kernel::live(&mut self);
+        }
+        if self.vcpu.word.load().state() == State::WaitSipi {
+            self.join(true);
+        }
+        loop {
+            let held = self.wait();
+            if !self.drive(held) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until the vCPU is this thread's to run.
+    fn wait(&mut self) -> Held<'a> {
+        let vcpu = self.vcpu;
+        let slack = self.domain.policy.slack_ns;
+        let mut timed_out = false;
+        loop {
+            match vcpu.word.load().state() {
+                State::Waking => {
+                    if let Some(held) = vcpu.take_waking() {
+                        return held;
+                    }
+                }
+                State::Parked => {
+                    let expiry = self.parked_expiry();
+                    if expiry.is_some_and(|at| at <= clock::now_ns())
+                        && let Some(held) = vcpu.take_parked()
+                    {
+                        return held;
+                    }
+                    Stats::add(&vcpu.stats.stale_timeouts, u64::from(timed_out));
+                    timed_out = expiry.is_some();
+                    vcpu.thread.sleep(expiry.map(|at| at.saturating_add(slack)));
+                }
+                // Whoever has it wakes this thread if it is needed.
+                State::Borrowed(_) | State::WaitSipi | State::Home | State::Stopped => {
+                    timed_out = false;
+                    vcpu.thread.sleep(None);
+                }
+            }
+        }
+    }
+
+    /// What the parked vCPU's thread has to be back for.
+    fn parked_expiry(&self) -> Option<u64> {
+        match self.domain.hierarchy() {
+            Some(hierarchy) => hierarchy.responsibility(self.vcpu.slot),
+            None => self.own_expiry,
+        }
+    }
+
+    /// Runs the vCPU until it is parked (`true`) or has ended (`false`).
+    fn drive(&mut self, mut held: Held<'a>) -> bool {
+        self.activate();
+        loop {
+            let parked = match cycle::run(self, &mut held, Role::Home) {
+                Leave::Stop => {
+                    self.retire(held);
+                    return false;
+                }
+                Leave::Halted => {
+                    self.deactivate(held.next_expiry());
+                    held.park()
+                }
+                Leave::WaitSipi => {
+                    self.deactivate(None);
+                    held.wait_sipi()
+                }
+                Leave::Yield => Err(held),
+            };
+            match parked {
+                Ok(()) => return true,
+                Err(still_held) => held = still_held,
+            }
+            self.activate();
+        }
+    }
+
+    /// The vCPU is about to run: its slot becomes active.
+    fn activate(&mut self) {
+        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        if !self.member {
+            if self.rejoin_at.is_none() {
+                self.join(false);
+            }
+        } else if hierarchy.is_idle(self.vcpu.slot) {
+            self.domain.deliver(self.vcpu, hierarchy.activate(self.vcpu.slot));
+        }
+    }
+
+    /// The vCPU halted: its next expiry enters the hierarchy.
+    fn deactivate(&mut self, next: Option<u64>) {
+        let now = clock::now_ns();
+        // A signal would only end the sleep.
+        self.timer.arm(None, 0, now);
+        let Some(hierarchy) = self.domain.hierarchy() else {
+            self.own_expiry = next;
+            return;
+        };
+        if !self.member {
+            self.rejoin_at = None;
+            self.share.rejoin(now);
+            self.join(false);
+        }
+        let wakeup = hierarchy.deactivate(self.vcpu.slot, next);
+        self.domain.deliver(self.vcpu, wakeup.notices);
+    }
+
+    fn join(&mut self, idle: bool) {
+        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        match hierarchy.available(self.vcpu.slot, idle) {
+            Ok(notices) => {
+                self.member = true;
+                self.domain.deliver(self.vcpu, notices);
+            }
+            Err(error) => tracing::error!(slot = self.vcpu.slot.0, %error, "cannot join the hierarchy"),
+        }
+    }
+
+    fn quit(&mut self) {
+        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        if !self.member {
+            return;
+        }
+        self.member = false;
+        let left = hierarchy.unavailable(self.vcpu.slot);
+        self.domain.deliver(self.vcpu, left.notices);
+        if left.trigger.is_some() {
+            self.domain.summon(self.vcpu.slot);
+        }
+    }
+
+    /// The share is used up: the slot leaves the hierarchy for a while, and one other thread is
+    /// woken to take over the whole responsibility.
+    pub(super) fn relieve(&mut self) {
+        Stats::add(&self.vcpu.stats.relieved, 1);
+        self.rejoin_at = Some(self.share.leave(clock::now_ns()));
+        self.quit();
+    }
+
+    pub(super) fn rejoin_when_due(&mut self, now: u64) {
+        if self.rejoin_at.is_some_and(|at| at <= now) {
+            self.rejoin_at = None;
+            self.share.rejoin(now);
+            self.join(false);
+        }
+    }
+
+    fn retire(&mut self, held: Held<'a>) {
+        self.quit();
+        self.timer.arm(None, 0, clock::now_ns());
+        held.finish();
+    }
+
+    /// Arms the thread's host timer for the earliest time at which it has to be out of the guest.
+    /// Answers whether there is any time to run.
+    #[must_use]
+    pub(super) fn arm(&mut self, core: &Core, role: Role, now: u64) -> bool {
+        let slack = self.domain.policy.slack_ns;
+        let guest = core.apic.deadline().map(|at| at.saturating_add(slack));
+        let (other, limit) = match role {
+            Role::Borrowed { limit, own } => (own, Some(limit)),
+            Role::Home => (self.home_limit(now, slack), None),
+        };
+        let exact = earlier(guest, other);
+        if exact.is_some_and(|at| at <= now) {
+            return false;
+        }
+        match limit {
+            // A run that ends somewhat late costs less than a timer set for each, so an armed time
+            // up to one limit later is left alone.
+            Some(limit) if exact.is_none_or(|at| at > limit) => {
+                let late = self.domain.policy.borrow_limit_ns;
+                let late = exact.map_or(late, |at| late.min(at - limit));
+                self.timer.arm(Some(limit), late, now);
+            }
+            _ => self.timer.arm(exact, 0, now),
+        }
+        true
+    }
+
+    fn home_limit(&self, now: u64, slack: u64) -> Option<u64> {
+        let duty = self
+            .domain
+            .hierarchy()
+            .filter(|_| self.member)
+            .and_then(|h| h.responsibility(self.vcpu.slot))
+            .map(|at| at.saturating_add(slack).max(now.saturating_add(LEAST_TURN_NS)));
+        let rejoin = self.rejoin_at.map(|at| at.max(now.saturating_add(LEAST_TURN_NS)));
+        earlier(duty, rejoin)
+    }
+
+    /// Sends an interrupt from `from` to the vCPUs of its VM that it names.
+    pub(super) fn send(&self, from: &Vcpu, ipi: &Ipi) {
+        let vm: &VmShared = &from.vm;
+        for target in vm.routing.resolve(from.index as usize, ipi) {
+            let slot = Slot(vm.first_slot + target as u32);
+            if let Some(vcpu) = self.domain.vcpu(slot) {
+                let why = vm.put(&vcpu.inbox, ipi);
+                self.domain.post(vcpu, why);
+            }
+        }
+    }
+
+    /// Ends the VM of `vcpu`, which this thread holds.
+    pub(super) fn end_vm(&self, vcpu: &Vcpu, outcome: Outcome) {
+        vcpu.vm.end(outcome);
+        self.domain.stop_vm(&vcpu.vm);
+    }
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

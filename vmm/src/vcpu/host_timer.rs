@@ -1,0 +1,75 @@
+//! The one host timer of a vCPU thread.
+//!
+//! Owns a POSIX timer on the monotonic clock that signals its thread, and what it is armed for.
+//! Must not know what for: the run loop hands it the earliest time at which there is anything to do.
+
+#![allow(unsafe_code)] // timer_create, timer_settime and timer_delete
+
+use std::io;
+use std::mem;
+use std::ptr;
+
+/// A timer that signals the thread that made it, with the signal it was made for.
+pub struct HostTimer {
+    id: libc::timer_t,
+    /// What the timer is armed for, in host monotonic nanoseconds; `None`: nothing, or it fired.
+    armed: Option<u64>,
+    /// How many times the timer was set, for the costs in the reports.
+    pub settings: u64,
+}
+
+impl HostTimer {
+    /// A disarmed timer for the calling thread.
+    ///
+    /// # Errors
+    /// What `timer_create(2)` says, `EAGAIN` when the process has too many timers or queued signals.
+    pub fn for_current_thread(signal: libc::c_int) -> io::Result<Self> {
+        let mut id: libc::timer_t = ptr::null_mut();
+        // SAFETY: an all-zero sigevent is valid; both structures outlive the call. SIGEV_THREAD_ID
+        // names the calling thread, which owns the timer.
+        let rc = unsafe {
+            let mut event: libc::sigevent = mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = signal;
+            event.sigev_notify_thread_id = libc::gettid();
+            libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut id)
+        };
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(HostTimer { id, armed: None, settings: 0 })
+    }
+
+    /// Arms the timer so that it fires at `at`, or up to `late` nanoseconds after it; `None` disarms
+    /// it. An armed time that lies within `at ..= at + late` is left as it is, because setting it
+    /// costs a system call.
+    pub fn arm(&mut self, at: Option<u64>, late: u64, now: u64) {
+        let armed = self.armed.filter(|armed| *armed > now);
+        match (armed, at) {
+            (None, None) => self.armed = None,
+            (Some(have), Some(want)) if have >= want && have - want <= late => {}
+            (_, Some(want)) => self.set(want.saturating_add(late).max(1)),
+            (Some(_), None) => self.set(0),
+        }
+    }
+
+    /// Absolute time; 0 disarms (timer_settime(2)).
+    fn set(&mut self, at: u64) {
+        // SAFETY: an all-zero itimerspec is valid; `id` is a timer of this process.
+        unsafe {
+            let mut spec: libc::itimerspec = mem::zeroed();
+            spec.it_value.tv_sec = i64::try_from(at / 1_000_000_000).unwrap_or(i64::MAX);
+            spec.it_value.tv_nsec = (at % 1_000_000_000) as i64;
+            libc::timer_settime(self.id, libc::TIMER_ABSTIME, &spec, ptr::null_mut());
+        }
+        self.settings += 1;
+        self.armed = (at != 0).then_some(at);
+    }
+}
+
+impl Drop for HostTimer {
+    fn drop(&mut self) {
+        // SAFETY: `id` is ours and not used afterwards.
+        unsafe { libc::timer_delete(self.id) };
+    }
+}

@@ -1,0 +1,46 @@
+//! Mode `kernel`: KVM has the interrupt controllers and blocks a halted vCPU itself.
+//!
+//! Owns the loop of that mode, which is the baseline of every comparison, so it does nothing that
+//! another VMM would not do. Must not touch the hierarchy.
+
+#![allow(unsafe_code)] // announces the entry with the kvm_run page
+
+use super::exits::{self, Next};
+use super::home::Worker;
+use super::{Core, Held, Stats, kick};
+use crate::clock;
+use crate::vm::{CrashCause, Outcome};
+
+/// Runs the vCPU until its VM ends.
+pub(super) fn live(w: &mut Worker<'_>) {
+    let Some(mut held) = w.vcpu.take_waking() else { return };
+    while !held.vcpu.word.load().stop() {
+        match enter(w, &mut held) {
+            Next::Again | Next::Halt | Next::Ipi(_) => {}
+            Next::End(outcome) => w.end_vm(held.vcpu, outcome),
+            Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(&mut held, cause)),
+        }
+    }
+    held.finish();
+}
+
+fn enter(w: &Worker<'_>, held: &mut Held<'_>) -> Next {
+    let vcpu = held.vcpu;
+    let core: &mut Core = &mut *held;
+    // SAFETY: the caller holds the run word, and `entry` is dropped before it is given up.
+    let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
+    if vcpu.word.load().stop() {
+        return Next::Again;
+    }
+    let result = core.fd.run();
+    drop(entry);
+    Stats::add(&vcpu.stats.exits, 1);
+    match result {
+        Ok(exit) => {
+            let now = clock::moment(core.tsc_offset);
+            exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now)
+        }
+        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Next::Again,
+        Err(e) => Next::Crash(CrashCause::kvm(e)),
+    }
+}

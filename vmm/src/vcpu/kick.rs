@@ -1,0 +1,213 @@
+//! Kicking and waking threads, whatever vCPU they happen to run.
+//!
+//! Owns the state of a vCPU thread as others see it (in host code, in some guest, asleep), the
+//! signal that gets it out of `KVM_RUN`, and the futex it sleeps on. Must not know run words, the
+//! hierarchy or why somebody is kicked.
+//!
+//! | variable | writer | reader | ordering, and what it pairs with |
+//! |---|---|---|---|
+//! | `place` | its thread: `HOST`/`GUEST`; a kicker: `GUEST -> KICKED` | kickers | SeqCst; a kicker's flag (a run word's `PENDING`, `attention`) is written before `place` is read, the thread writes `place` before it reads the flags (race 2) |
+//! | `attention` | kickers set, its thread clears | its thread | SeqCst, as above |
+//! | `futex` | its thread `AWAKE -> ASLEEP -> AWAKE`; a waker: `-> TOKEN` | both | SeqCst exchange; a token left while awake makes the next sleep return at once (race 3) |
+//! | `CURRENT_RUN` | its thread, before and after `KVM_RUN` | the signal handler on the same thread | program order of one thread; compiler fences around it |
+//!
+//! **Race 2, post against entry.** The thread has looked at its flags and is about to enter the
+//! guest; a sender posts now. The thread stores `GUEST` and looks at the flags *again*; the sender
+//! stores the flag and then reads `place`. One of both sees the other (SeqCst on both sides). If it
+//! is the sender, the signal comes before, in or after the ioctl: the handler sets
+//! `immediate_exit`, so that a `KVM_RUN` entered after it returns at once (KVM API, "immediate_exit").
+//!
+//! **Race 3, wake against sleep.** A wake before the sleep leaves a token.
+
+#![allow(unsafe_code)] // futex, tgkill and a signal handler have no safe interface
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
+
+use kvm_bindings::kvm_run;
+
+const HOST: u32 = 0;
+const GUEST: u32 = 1;
+const KICKED: u32 = 2;
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+const TOKEN: u32 = 2;
+
+thread_local! {
+    // Const-initialised and without a destructor, so that the signal handler may touch it at any
+    // time in the life of the thread.
+    static CURRENT_RUN: Cell<*mut kvm_run> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// The signal of kicks and of the threads' host timers.
+#[must_use]
+pub fn signal_number() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let run = CURRENT_RUN.get();
+    if !run.is_null() {
+        // SAFETY: non-null only between `Entry::new` and its drop on this thread, while the
+        // mapping is held; the field is one byte that KVM reads.
+        unsafe { ptr::addr_of_mut!((*run).immediate_exit).write_volatile(1) };
+    }
+}
+
+/// Installs the handler for [`signal_number`], once for the process.
+pub fn install_handler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: an all-zero sigaction is valid; the handler only touches a thread-local pointer
+        // and the byte it points to, which is async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_kick as *const () as usize;
+            // No SA_RESTART: KVM_RUN and futex waits must return.
+            action.sa_flags = libc::SA_SIGINFO;
+            libc::sigemptyset(&mut action.sa_mask);
+            let rc = libc::sigaction(signal_number(), &action, ptr::null_mut());
+            assert_eq!(rc, 0, "SIGRTMIN can always be handled");
+        }
+    });
+}
+
+/// What others may do to a vCPU thread. Shared; see the table at the head of the file.
+#[derive(Default)]
+pub struct ThreadState {
+    place: AtomicU32,
+    attention: AtomicBool,
+    futex: AtomicU32,
+    tid: AtomicI32,
+}
+
+impl ThreadState {
+    /// To be called by the thread itself, before anybody can need to kick it.
+    pub fn adopt_current_thread(&self) {
+        // SAFETY: takes no argument and cannot fail.
+        let tid = unsafe { libc::gettid() };
+        self.tid.store(tid, Ordering::SeqCst);
+    }
+
+    /// The kernel's id of the thread; 0 before it started.
+    #[must_use]
+    pub fn tid(&self) -> i32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Gets the thread out of whatever guest it is in. In host code it looks at its flags before it
+    /// enters; asleep, it is none of a kick's business.
+    pub fn kick(&self) {
+        if self
+            .place
+            .compare_exchange(GUEST, KICKED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            // SAFETY: plain system call; a thread that is gone gives ESRCH.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_tgkill,
+                    libc::getpid(),
+                    self.tid.load(Ordering::SeqCst),
+                    signal_number(),
+                )
+            };
+        }
+    }
+
+    /// Makes the thread look at its responsibility in the hierarchy again, wherever it is.
+    pub fn call_attention(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+        self.kick();
+        self.wake();
+    }
+
+    /// Clears the attention flag, to be called *before* what it stands for is looked at.
+    pub fn clear_attention(&self) {
+        if self.attention.load(Ordering::Relaxed) {
+            self.attention.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Somebody called for attention since it was cleared.
+    #[must_use]
+    pub fn attention(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
+    }
+
+    /// Wakes the thread if it sleeps in [`ThreadState::sleep`], or lets its next sleep return at
+    /// once. Answers whether it slept.
+    pub fn wake(&self) -> bool {
+        if self.futex.swap(TOKEN, Ordering::SeqCst) != ASLEEP {
+            return false;
+        }
+        // SAFETY: the futex word outlives the call; FUTEX_WAKE takes no further pointer.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.futex.as_ptr(),
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            )
+        };
+        true
+    }
+
+    /// Sleeps until woken or until `deadline` (host monotonic nanoseconds; `None`: no time-out).
+    /// May return early; the caller looks at the state of the world, not at the reason.
+    pub fn sleep(&self, deadline: Option<u64>) {
+        if self.futex.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            let timeout = deadline.map(|ns| libc::timespec {
+                tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
+                tv_nsec: (ns % 1_000_000_000) as i64,
+            });
+            // SAFETY: the futex word and the timespec outlive the call. FUTEX_WAIT_BITSET takes an
+            // absolute time of CLOCK_MONOTONIC (futex(2)).
+            unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    self.futex.as_ptr(),
+                    libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
+                    ASLEEP,
+                    timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
+                    ptr::null::<u32>(),
+                    libc::FUTEX_BITSET_MATCH_ANY,
+                )
+            };
+        }
+        self.futex.store(AWAKE, Ordering::SeqCst);
+    }
+}
+
+/// The time between the announcement "in the guest" and the return to host code. Dropped before
+/// the run word is given up.
+pub struct Entry<'a>(&'a ThreadState);
+
+impl<'a> Entry<'a> {
+    /// Points the signal handler at `run`, clears `immediate_exit` and announces the entry. After
+    /// this, and before `KVM_RUN`, the caller looks at every flag that a kick may stand for.
+    ///
+    /// # Safety
+    /// `run` must point to the mapped `kvm_run` of a vCPU whose run word the caller holds, and the
+    /// mapping must outlive the returned value.
+    #[must_use]
+    pub unsafe fn new(thread: &'a ThreadState, run: *mut kvm_run) -> Self {
+        CURRENT_RUN.set(run);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the caller vouches for `run`.
+        unsafe { ptr::addr_of_mut!((*run).immediate_exit).write_volatile(0) };
+        thread.place.store(GUEST, Ordering::SeqCst);
+        Entry(thread)
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.0.place.store(HOST, Ordering::SeqCst);
+        compiler_fence(Ordering::SeqCst);
+        CURRENT_RUN.set(ptr::null_mut());
+    }
+}

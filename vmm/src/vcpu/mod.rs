@@ -1,0 +1,275 @@
+//! A vCPU: its run word, its owned state, and the threads that run it.
+//!
+//! Start with `word` (who may run a vCPU) and `kick` (how a thread is told), then `cycle` (the loop
+//! from one halt to the next), `home` (the life of a vCPU's own thread) and `duty` (expiring the
+//! timers of halted vCPUs). This file owns the shared part of a vCPU and the only way to its owned
+//! part, [`Held`]. Must not know what the exits mean.
+
+#![allow(unsafe_code)] // `Held` hands out the owned part: the run word is its lock
+
+mod budget;
+mod cycle;
+mod duty;
+mod entry;
+mod exits;
+mod home;
+mod host_timer;
+mod in_kernel;
+mod kick;
+mod word;
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use devices::apic::{Inbox, LocalApic};
+use devices::time::Moment;
+use kvm_bindings::kvm_run;
+use kvm_ioctls::VcpuFd;
+use tmigr::Slot;
+
+use crate::clock;
+use crate::trail::Trail;
+use crate::vm::VmShared;
+
+pub use budget::{ServiceTime, Share};
+pub use home::{Worker, spawn};
+pub use kick::{ThreadState, install_handler, signal_number};
+pub use word::{Post, RunWord, Snapshot, State, Tell};
+
+/// What only the holder of the run word may touch.
+pub struct Core {
+    /// KVM's descriptor of the vCPU.
+    pub fd: VcpuFd,
+    run: *mut kvm_run,
+    /// The local APIC's registers; unused in mode `kernel`.
+    pub apic: LocalApic,
+    /// Guest TSC minus host TSC, modulo 2^64.
+    pub tsc_offset: u64,
+    /// The guest executed HLT and nothing that ends it was delivered since.
+    pub halted: bool,
+    /// An application processor between INIT and SIPI.
+    pub wait_sipi: bool,
+    /// A vector lies in the sync-regs area that KVM has not consumed yet.
+    staged: bool,
+    /// An NMI was handed to KVM since the last entry.
+    nmi_given: bool,
+    /// The event state in the sync-regs area is that of the last exit.
+    events_fresh: bool,
+    /// IA32_APIC_BASE as KVM showed it last.
+    apic_base: u64,
+    /// How long serving this vCPU takes.
+    pub service: ServiceTime,
+    /// The last exits, for crash reports.
+    pub trail: Trail,
+}
+
+// SAFETY: the raw pointer is to the `kvm_run` mapping owned by `fd`, which may be used from any
+// thread, one at a time; the run word sees to the latter.
+unsafe impl Send for Core {}
+
+impl Core {
+    /// Wraps a vCPU that was set up and never run.
+    #[must_use]
+    pub fn new(mut fd: VcpuFd, apic: LocalApic, tsc_offset: u64, wait_sipi: bool) -> Self {
+        let run: *mut kvm_run = fd.get_kvm_run();
+        let apic_base = apic.base_msr();
+        Core {
+            fd,
+            run,
+            apic,
+            tsc_offset,
+            halted: false,
+            wait_sipi,
+            staged: false,
+            nmi_given: false,
+            events_fresh: false,
+            apic_base,
+            service: ServiceTime::default(),
+            trail: Trail::default(),
+        }
+    }
+
+    /// Host time and this guest's TSC.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        clock::moment(self.tsc_offset)
+    }
+
+    fn run_page(&mut self) -> &mut kvm_run {
+        // SAFETY: the mapping lives as long as `fd`; `&mut self` makes this the only reference.
+        unsafe { &mut *self.run }
+    }
+
+    fn interrupts_enabled(&self) -> bool {
+        // SAFETY: as above; a shared read.
+        unsafe { (*self.run).if_flag != 0 }
+    }
+
+    /// Nothing keeps the vCPU from executing instructions right now.
+    #[must_use]
+    pub fn runnable(&self) -> bool {
+        !self.wait_sipi
+            && (!self.halted
+                || self.nmi_given
+                || (self.interrupts_enabled() && self.apic.next_vector().is_some()))
+    }
+
+    /// The expiry with which a halted vCPU enters the hierarchy: none when the timer could not wake
+    /// it (IF = 0, or its vector blocked by the priority).
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        if self.wait_sipi || !self.interrupts_enabled() || !self.apic.timer_vector_deliverable() {
+            return None;
+        }
+        self.apic.deadline()
+    }
+}
+
+/// Counters of a vCPU and of its home thread; written by the thread that does the work, read by
+/// reports. Relaxed: each is a figure of its own.
+#[derive(Default)]
+pub struct Stats {
+    /// VM exits handled on the home thread, those of borrowed vCPUs included.
+    pub exits: AtomicU64,
+    /// Timers of other vCPUs that the home thread expired inline.
+    pub inline: AtomicU64,
+    /// Those of `inline` that were served while the own vCPU was halted.
+    pub by_helper: AtomicU64,
+    /// Vcpus that the home thread found due and handed to their own thread.
+    pub handed_off: AtomicU64,
+    /// Signals and wakes sent because a responsibility started or became earlier.
+    pub kicks: AtomicU64,
+    /// Time-outs of the home thread that found nothing to do.
+    pub stale_timeouts: AtomicU64,
+    /// Times that the share of borrowed runs was used up and the slot left the hierarchy.
+    pub relieved: AtomicU64,
+    /// Nanoseconds of the home thread spent in borrowed runs.
+    pub lent_ns: AtomicU64,
+    /// Nanoseconds for which other threads ran this vCPU.
+    pub served_ns: AtomicU64,
+}
+
+impl Stats {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// A vCPU as everybody may see it.
+pub struct Vcpu {
+    /// The VM it belongs to.
+    pub vm: Arc<VmShared>,
+    /// Its number in the VM, which is its APIC ID.
+    pub index: u32,
+    /// Its slot in the hierarchy.
+    pub slot: Slot,
+    /// Who may run it.
+    pub word: RunWord,
+    /// Where interrupts are posted.
+    pub inbox: Inbox,
+    /// Its home thread.
+    pub thread: ThreadState,
+    /// Its counters.
+    pub stats: Stats,
+    core: UnsafeCell<Option<Core>>,
+}
+
+// SAFETY: everything but `core` is `Sync`; `core` is reached through `Held` alone, of which there
+// is at most one for each vCPU because the run word's transitions grant it.
+unsafe impl Sync for Vcpu {}
+
+impl Vcpu {
+    /// A vCPU that its home thread will take, or that waits for its SIPI, as `core` says.
+    #[must_use]
+    pub fn new(vm: Arc<VmShared>, index: u32, slot: Slot, core: Core) -> Self {
+        Vcpu {
+            vm,
+            index,
+            slot,
+            // In mode `kernel` KVM keeps application processors waiting.
+            word: RunWord::new(core.wait_sipi),
+            inbox: Inbox::new(),
+            thread: ThreadState::default(),
+            stats: Stats::default(),
+            core: UnsafeCell::new(Some(core)),
+        }
+    }
+
+    fn held(&self, granted: bool) -> Option<Held<'_>> {
+        granted.then_some(Held { vcpu: self })
+    }
+
+    /// The home thread takes a vCPU that waits for it.
+    #[must_use]
+    pub fn take_waking(&self) -> Option<Held<'_>> {
+        self.held(self.word.take_waking())
+    }
+
+    /// The home thread takes a parked vCPU.
+    #[must_use]
+    pub fn take_parked(&self) -> Option<Held<'_>> {
+        self.held(self.word.take_parked())
+    }
+
+    /// The thread of vCPU `by` takes a parked vCPU.
+    #[must_use]
+    pub fn borrow(&self, by: Slot) -> Option<Held<'_>> {
+        self.held(self.word.borrow(by.0))
+    }
+}
+
+/// The right to run a vCPU. Given up by one of its methods; dropping it without is a defect that
+/// leaves the vCPU held for ever, which `must_use` and the run loop's structure prevent.
+#[must_use = "a held vCPU must be given up"]
+pub struct Held<'a> {
+    /// The shared part.
+    pub vcpu: &'a Vcpu,
+}
+
+impl Held<'_> {
+    /// Parks the vCPU, unless something is pending.
+    ///
+    /// # Errors
+    /// The vCPU, still held: somebody posted, or wants it to stop.
+    pub fn park(self) -> Result<(), Self> {
+        if self.vcpu.word.park() { Ok(()) } else { Err(self) }
+    }
+
+    /// Leaves an application processor waiting for its SIPI.
+    ///
+    /// # Errors
+    /// As [`Held::park`].
+    pub fn wait_sipi(self) -> Result<(), Self> {
+        if self.vcpu.word.wait_sipi() { Ok(()) } else { Err(self) }
+    }
+
+    /// Hands a borrowed vCPU to its home thread, which the caller must wake.
+    pub fn hand_off(self) {
+        self.vcpu.word.hand_off();
+    }
+
+    /// Ends the vCPU: its descriptor and mapping are freed here.
+    pub fn finish(self) {
+        // SAFETY: this is the holder, and no borrow of the core outlives it.
+        drop(unsafe { (*self.vcpu.core.get()).take() });
+        self.vcpu.word.finish();
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        // SAFETY: holding the run word excludes every other reference; see `Vcpu`'s `Sync`.
+        unsafe { (*self.vcpu.core.get()).as_ref() }.expect("a held vCPU has not ended")
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        // SAFETY: as in `deref`.
+        unsafe { (*self.vcpu.core.get()).as_mut() }.expect("a held vCPU has not ended")
+    }
+}

@@ -1,0 +1,284 @@
+//! What the vCPUs of one VM share, and how a VM ends.
+//!
+//! Owns the VM's descriptor, memory, bus and interrupt routing, its first and only outcome, and the
+//! count of vCPUs that still run. Must not know how vCPUs are run. Building one is `build`'s.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use devices::apic::Routing;
+use devices::bus::Bus;
+use kvm_ioctls::VmFd;
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::GuestMemory;
+use crate::vcpu::Held;
+
+/// The part of a VM that its vCPU threads and the controller share.
+pub struct VmShared {
+    /// Name in messages: `vm0`, `vm1`, ...
+    pub name: String,
+    /// Its number in the fleet.
+    pub id: u32,
+    /// How many vCPUs it has.
+    pub cpus: u32,
+    /// The slot of vCPU 0; the others follow.
+    pub first_slot: u32,
+    /// Ports and device memory.
+    pub bus: Bus,
+    /// Which vCPU an interrupt destination means.
+    pub routing: Routing,
+    /// Guest RAM, mapped as long as this lives.
+    pub memory: GuestMemory,
+    /// KVM's descriptor; keeps the VM alive.
+    pub fd: VmFd,
+    /// Written once, by whoever comes first.
+    outcome: OnceLock<Outcome>,
+    /// vCPU threads that have not ended. AcqRel: the last one reports after all have finished.
+    running: AtomicU32,
+    /// Accesses to model-specific registers that nobody serves. Relaxed: a figure.
+    unknown_msrs: AtomicU64,
+    ended: Arc<EventFd>,
+}
+
+/// What [`VmShared::new`] is made of.
+pub struct Parts {
+    /// See [`VmShared::name`].
+    pub name: String,
+    /// See [`VmShared::id`].
+    pub id: u32,
+    /// See [`VmShared::cpus`].
+    pub cpus: u32,
+    /// See [`VmShared::first_slot`].
+    pub first_slot: u32,
+    /// See [`VmShared::bus`].
+    pub bus: Bus,
+    /// See [`VmShared::routing`].
+    pub routing: Routing,
+    /// See [`VmShared::memory`].
+    pub memory: GuestMemory,
+    /// See [`VmShared::fd`].
+    pub fd: VmFd,
+    /// Is written when the VM's last vCPU has ended.
+    pub ended: Arc<EventFd>,
+}
+
+impl VmShared {
+    /// A VM whose vCPUs are about to start.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { name, id, cpus, first_slot, bus, routing, memory, fd, ended } = parts;
+        VmShared {
+            name,
+            id,
+            cpus,
+            first_slot,
+            bus,
+            routing,
+            memory,
+            fd,
+            outcome: OnceLock::new(),
+            running: AtomicU32::new(cpus),
+            unknown_msrs: AtomicU64::new(0),
+            ended,
+        }
+    }
+
+    /// Notes how the VM ended. Only the first outcome counts.
+    pub fn end(&self, outcome: Outcome) {
+        // Later ones are consequences of the first.
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// How the VM ended, once it is known.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+
+    /// A vCPU thread has ended; the last one reports the VM.
+    pub fn vcpu_ended(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // A full counter means that the controller has been told already.
+            let _ = self.ended.write(1);
+        }
+    }
+
+    /// All vCPUs have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.running.load(Ordering::Acquire) == 0
+    }
+
+    /// The guest used a model-specific register that nobody serves. It gets #GP; the first few are
+    /// logged.
+    pub fn note_unknown_msr(&self, index: u32, write: bool) {
+        if self.unknown_msrs.fetch_add(1, Ordering::Relaxed) < 8 {
+            let access = if write { "write" } else { "read" };
+            tracing::debug!(vm = %self.name, "{access} of unknown MSR {index:#x}: #GP");
+        }
+    }
+}
+
+/// Why a vCPU cannot go on.
+#[derive(Debug, Error)]
+pub enum CrashCause {
+    /// `KVM_EXIT_SHUTDOWN`.
+    #[error("triple fault")]
+    TripleFault,
+    /// `KVM_EXIT_INTERNAL_ERROR`.
+    #[error("KVM could not emulate an instruction")]
+    Emulation,
+    /// `KVM_EXIT_FAIL_ENTRY`.
+    #[error("the processor refused to enter the guest, reason {reason:#x}")]
+    FailedEntry {
+        /// The hardware's reason.
+        reason: u64,
+    },
+    /// An access to an address that is neither memory nor a device.
+    #[error("{} unmapped address {address:#x}", if *.write { "write to" } else { "read of" })]
+    Unmapped {
+        /// Guest-physical.
+        address: u64,
+        /// A write.
+        write: bool,
+    },
+    /// `KVM_EXIT_SYSTEM_EVENT`.
+    #[error("system event {kind}")]
+    SystemEvent {
+        /// KVM's type.
+        kind: u32,
+    },
+    /// An exit that KVM should not have made.
+    #[error("unexpected exit {what}")]
+    UnknownExit {
+        /// As kvm-ioctls prints it.
+        what: String,
+    },
+    /// The vCPU's state could not be set.
+    #[error("cannot set the processor's state: {0}")]
+    State(String),
+    /// An ioctl on the vCPU failed.
+    #[error("KVM: {0}")]
+    Kvm(kvm_ioctls::Error),
+}
+
+impl CrashCause {
+    /// From an ioctl.
+    #[must_use]
+    pub fn kvm(error: kvm_ioctls::Error) -> Self {
+        CrashCause::Kvm(error)
+    }
+
+    /// From a failure to set registers.
+    #[must_use]
+    pub fn state(error: impl fmt::Display) -> Self {
+        CrashCause::State(error.to_string())
+    }
+}
+
+/// Everything that is known about a vCPU that cannot go on.
+#[derive(Debug)]
+pub struct Crash {
+    /// Its number in the VM.
+    pub vcpu: u32,
+    /// Why.
+    pub cause: CrashCause,
+    /// Where.
+    pub rip: u64,
+    /// General and control registers, a few lines.
+    pub registers: String,
+    /// The last exits, one a line, oldest first.
+    pub trail: String,
+}
+
+/// How a VM ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The guest reset or powered off the machine.
+    Reset,
+    /// The guest wrote this value to the debug-exit port.
+    Exit(u32),
+    /// A vCPU could not go on.
+    Crashed(Box<Crash>),
+    /// The host could not run it.
+    HostError(String),
+    /// It was ended by its time limit.
+    TimedOut,
+    /// It was ended on request.
+    Interrupted,
+}
+
+impl Outcome {
+    /// Collects what is known about `held`.
+    #[must_use]
+    pub fn crashed(held: &mut Held<'_>, cause: CrashCause) -> Self {
+        let regs = held.fd.get_regs().unwrap_or_default();
+        let sregs = held.fd.get_sregs().unwrap_or_default();
+        let registers = format!(
+            "rip {:016x} rsp {:016x} rflags {:08x}\n\
+             rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n\
+             rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}\n\
+             r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}\n\
+             r13 {:016x} r14 {:016x} r15 {:016x}\n\
+             cr0 {:x} cr2 {:x} cr3 {:x} cr4 {:x} efer {:x} cs {:x}:{:x} idt {:x}/{:x}",
+            regs.rip, regs.rsp, regs.rflags, regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi,
+            regs.rdi, regs.rbp, regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14,
+            regs.r15, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer, sregs.cs.selector,
+            sregs.cs.base, sregs.idt.base, sregs.idt.limit,
+        );
+        Outcome::Crashed(Box::new(Crash {
+            vcpu: held.vcpu.index,
+            cause,
+            rip: regs.rip,
+            registers,
+            trail: held.trail.to_string(),
+        }))
+    }
+
+    /// The exit status that the command ends with (see `docs/specification.md`).
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Outcome::Reset => 0,
+            // As QEMU's isa-debug-exit: always odd.
+            Outcome::Exit(value) => ((value << 1) | 1) as u8,
+            Outcome::Crashed(_) | Outcome::HostError(_) => 4,
+            Outcome::TimedOut => 6,
+            Outcome::Interrupted => 130,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Reset => write!(f, "powered off or reset"),
+            Outcome::Exit(value) => write!(f, "debug exit with value {value}"),
+            Outcome::Crashed(crash) => {
+                write!(f, "vCPU {} stopped at RIP {:#x}: {}", crash.vcpu, crash.rip, crash.cause)
+            }
+            Outcome::HostError(what) => write!(f, "could not be run: {what}"),
+            Outcome::TimedOut => write!(f, "ended by its time limit"),
+            Outcome::Interrupted => write!(f, "interrupted"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_exit_status_is_odd_and_never_collides_with_the_even_ones() {
+        for value in [0u32, 1, 2, 63, 127, 128, u32::MAX] {
+            assert_eq!(Outcome::Exit(value).status() % 2, 1);
+        }
+        assert_eq!(Outcome::Exit(16).status(), 33);
+        assert_eq!(Outcome::Reset.status(), 0);
+        assert_eq!(Outcome::TimedOut.status(), 6);
+        assert_eq!(Outcome::Interrupted.status(), 130);
+    }
+}
