@@ -1,0 +1,84 @@
+//! Which model-specific registers come to user space, and the guest's TSC offset.
+//!
+//! Without an in-kernel APIC the x2APIC registers (0x800-0x8ff), which no filter covers, arrive as
+//! "invalid"; the TSC deadline has to be filtered (KVM API, "KVM_X86_SET_MSR_FILTER"). Owns this
+//! choice. Must not know what the registers do.
+
+#![allow(unsafe_code)] // KVM_GET_DEVICE_ATTR for vCPUs has no wrapper
+
+use std::os::fd::AsRawFd;
+
+use kvm_bindings::{
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL,
+    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Msrs,
+    kvm_device_attr, kvm_enable_cap, kvm_msr_entry,
+};
+use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+
+use crate::clock;
+use crate::kvm::KvmError;
+
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+
+/// SDM vol. 4, table 2-2.
+const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+
+/// Lets the local APIC's registers, and those that KVM does not know, exit to user space.
+///
+/// # Errors
+/// KVM refuses the capability or the filter.
+pub fn enable_user_space_msrs(vm: &VmFd) -> Result<(), KvmError> {
+    let reasons =
+        KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
+    cap.args[0] = u64::from(reasons);
+    vm.enable_cap(&cap)
+        .map_err(|source| KvmError::Refused { what: "user-space MSR handling", source })?;
+    let denied = [0u8];
+    let deadline = MsrFilterRange {
+        flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+        base: IA32_TSC_DEADLINE,
+        msr_count: 1,
+        bitmap: &denied,
+    };
+    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[deadline])
+        .map_err(|source| KvmError::Refused { what: "an MSR filter", source })
+}
+
+/// Guest TSC minus host TSC, modulo 2^64.
+///
+/// From the device attribute (KVM API, "KVM_VCPU_TSC_OFFSET", Linux 5.16); else from the counter
+/// read between two readings of the host's, taking the tightest of several tries.
+#[must_use]
+pub fn tsc_offset(vcpu: &VcpuFd) -> u64 {
+    let mut offset = 0u64;
+    let attribute = kvm_device_attr {
+        flags: 0,
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: &raw mut offset as u64,
+    };
+    // SAFETY: `addr` is a u64 that outlives the call, as this attribute wants it.
+    let rc = unsafe { ioctl_with_ref(&vcpu.as_raw_fd(), KVM_GET_DEVICE_ATTR(), &attribute) };
+    if rc == 0 { offset } else { measured_offset(vcpu) }
+}
+
+fn measured_offset(vcpu: &VcpuFd) -> u64 {
+    let entry = kvm_msr_entry { index: IA32_TIME_STAMP_COUNTER, ..Default::default() };
+    let Ok(mut msrs) = Msrs::from_entries(&[entry]) else { return 0 };
+    let mut best = (u64::MAX, 0);
+    for _ in 0..8 {
+        let before = clock::tsc();
+        let read = vcpu.get_msrs(&mut msrs);
+        let after = clock::tsc();
+        let (Ok(1), Some(guest)) = (read, msrs.as_slice().first()) else { continue };
+        let width = after.wrapping_sub(before);
+        if width < best.0 {
+            best = (width, guest.data.wrapping_sub(before + width / 2));
+        }
+    }
+    best.1
+}
