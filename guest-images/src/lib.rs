@@ -1,1 +1,50 @@
-//! Stub.
+//! Tiny guest kernels, built from source and embedded as data.
+//!
+//! Each image is an ELF64 file linked at 2 MiB with two entries: a PVH note
+//! (32-bit) and the Linux 64-bit boot protocol (the ELF entry). The contract,
+//! the command-line parameters and the memory layout are in
+//! `docs/guest-abi.md`. This crate owns the images and the decoding of what
+//! they report ([`report`]); it must not know who boots them.
+
+pub mod report;
+
+/// A guest kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Image {
+    /// What it is called on a command line.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// The ELF64 file.
+    pub elf: &'static [u8],
+}
+
+macro_rules! image {
+    ($name:literal, $summary:literal) => {
+        Image {
+            name: $name,
+            summary: $summary,
+            elf: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".elf")),
+        }
+    };
+}
+
+static IMAGES: &[Image] = &[
+    image!(
+        "hello",
+        "says hello on the serial port and leaves, or fails as asked"
+    ),
+    image!("busy", "counts in user mode and never halts"),
+];
+
+/// Every image, in a fixed order.
+#[must_use]
+pub fn all() -> &'static [Image] {
+    IMAGES
+}
+
+/// The image called `name`, if there is one.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Image> {
+    IMAGES.iter().find(|image| image.name == name)
+}
