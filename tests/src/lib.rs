@@ -1,1 +1,212 @@
-//! Stub.
+//! What whole-VM tests need: the `siesta` binary, guests in it, and a way to say that there is no
+//! KVM.
+//!
+//! Owns child processes: each is killed and waited for when its value is dropped, whatever the test
+//! did. The tests themselves are under `tests/tests`.
+
+#![allow(unsafe_code)] // kill(2)
+#![allow(clippy::disallowed_methods)] // a harness has to know when a child hangs
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest time for which any command of a test may run. Not a figure that is asserted: a child
+/// that takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether there is a KVM to test with. Without one the test says so by name and passes, unless
+/// `REQUIRE_KVM=1`.
+///
+/// # Panics
+/// With `REQUIRE_KVM=1` and no KVM.
+#[must_use]
+pub fn kvm(test: &str) -> bool {
+    if Path::new("/dev/kvm").exists() {
+        return true;
+    }
+    let required = std::env::var("REQUIRE_KVM").is_ok_and(|value| value == "1");
+    assert!(!required, "{test}: REQUIRE_KVM=1, but there is no /dev/kvm");
+    eprintln!("{test}: skipped: no /dev/kvm");
+    false
+}
+
+/// Leaves a test that needs KVM where there is none.
+#[macro_export]
+macro_rules! needs_kvm {
+    () => {
+        if !$crate::kvm(module_path!()) {
+            return;
+        }
+    };
+}
+
+/// The `siesta` binary of the profile that the tests were built with. Cargo builds binaries of
+/// other packages only when asked, so this asks.
+///
+/// # Panics
+/// It does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "vmm", "--bin", "siesta"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        build.arg("--target-dir").arg(profile.parent().expect("target/PROFILE"));
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().expect("cargo runs").success(), "siesta does not build");
+        profile.join("siesta")
+    })
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status; negative: the signal that killed it.
+    pub status: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Fails with everything that is known unless the status is this.
+    ///
+    /// # Panics
+    /// The status differs.
+    #[track_caller]
+    pub fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        self
+    }
+
+    /// Fails unless standard error is exactly one line, which contains all of these.
+    ///
+    /// # Panics
+    /// It is not so.
+    #[track_caller]
+    pub fn one_line(&self, parts: &[&str]) {
+        assert_eq!(self.stderr.lines().count(), 1, "one line is wanted: {self:#?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "'{part}' is missing: {self:#?}");
+        }
+    }
+}
+
+/// A child that runs.
+pub struct Running {
+    child: Child,
+    out: Option<thread::JoinHandle<String>>,
+    err: Option<thread::JoinHandle<String>>,
+}
+
+impl Running {
+    /// Starts a command.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let out = child.stdout.take().map(collect);
+        let err = child.stderr.take().map(collect);
+        Running { child, out, err }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("process ids are small")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: plain system call on a child that was not waited for yet.
+        unsafe { libc::kill(self.pid(), signal) };
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It hangs.
+    #[must_use]
+    pub fn wait(mut self) -> Ended {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                break status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it hangs (process {})", self.pid());
+            thread::sleep(Duration::from_millis(5));
+        };
+        let text = |thread: Option<thread::JoinHandle<String>>| {
+            thread.map(|t| t.join().expect("a reader does not panic")).unwrap_or_default()
+        };
+        let status = {
+            use std::os::unix::process::ExitStatusExt;
+            status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+        };
+        Ended { status, stdout: text(self.out.take()), stderr: text(self.err.take()) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone in most cases.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is what there is.
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// `siesta` with these arguments, not started yet.
+#[must_use]
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    command
+}
+
+/// Runs `siesta` with these arguments to its end.
+#[must_use]
+pub fn siesta(arguments: &[&str]) -> Ended {
+    Running::start(command(arguments)).wait()
+}
+
+/// Runs an embedded image to its end, within a minute of its own.
+#[must_use]
+pub fn image(name: &str, cmdline: &str, more: &[&str]) -> Ended {
+    let mut arguments = vec!["run", "--image", name, "--cmdline", cmdline, "--timeout", "60"];
+    arguments.extend(more);
+    siesta(&arguments)
+}
+
+/// The figures behind `NAME=` in a line of an image's report, as `ticks=100`.
+#[must_use]
+pub fn figures(text: &str, name: &str) -> Vec<f64> {
+    let key = format!("{name}=");
+    text.split_whitespace()
+        .filter_map(|word| word.strip_prefix(key.as_str())?.parse().ok())
+        .collect()
+}

@@ -1,0 +1,130 @@
+//! Bad input: one line on standard error that names the thing and the fix, status 2.
+
+use std::fs;
+use std::path::Path;
+
+use siesta_tests::{Ended, needs_kvm, siesta};
+
+#[track_caller]
+fn refused(arguments: &[&str], parts: &[&str]) -> Ended {
+    let ended = siesta(arguments).expect(2);
+    ended.one_line(parts);
+    assert!(ended.stdout.is_empty(), "{ended:#?}");
+    ended
+}
+
+#[test]
+fn no_kvm_says_what_can_be_done() {
+    let arguments = ["--kvm-device", "/nonexistent/kvm", "run", "--image", "hello"];
+    refused(&arguments, &["/nonexistent/kvm", "modprobe", "nested"]);
+    refused(&["--kvm-device", "/dev/null", "run", "--image", "hello"], &["/dev/null", "not the KVM device"]);
+}
+
+#[test]
+fn no_permission_on_kvm_names_the_group() {
+    // Only root can become somebody without a right to it.
+    // SAFETY: takes nothing, cannot fail.
+    if unsafe { libc::geteuid() } != 0 || !Path::new("/dev/kvm").exists() {
+        eprintln!("skipped: needs root and /dev/kvm");
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let mode = fs::metadata("/dev/kvm").expect("it exists").permissions().mode();
+    if mode & 0o006 != 0 {
+        eprintln!("skipped: everybody may use /dev/kvm here");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+    let copy = folder.path().join("siesta");
+    fs::copy(siesta_tests::binary(), &copy).expect("a copy");
+    let mut command = std::process::Command::new(&copy);
+    command.args(["run", "--image", "hello"]).uid(65534).gid(65534);
+    let ended = siesta_tests::Running::start(command).wait().expect(2);
+    ended.one_line(&["/dev/kvm", "permission", "kvm"]);
+}
+
+#[test]
+fn kernel_files_that_are_none() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).expect("a file");
+        path.to_str().expect("a plain name").to_owned()
+    };
+    let good = guest_images::find("hello").expect("an image").elf;
+    let mut narrow = good.to_vec();
+    narrow[4] = 1; // ELFCLASS32
+    let mut arm = good.to_vec();
+    arm[18] = 0xb7; // EM_AARCH64
+    let cases = [
+        (folder.path().join("missing").to_str().expect("plain").to_owned(), "missing"),
+        (folder.path().to_str().expect("plain").to_owned(), "directory"),
+        (file("empty", b""), "empty"),
+        (file("text", b"#!/bin/sh\necho this is no kernel, but long enough to hold a header\n"), "ELF"),
+        (file("short", &good[..40]), "truncated"),
+        (file("cut", &good[..good.len() / 3]), "truncated"),
+        (file("narrow", &narrow), "32"),
+        (file("arm", &arm), "x86"),
+    ];
+    for (path, part) in cases {
+        let ended = refused(&["run", "--kernel", &path], &[&path]);
+        assert!(ended.stderr.to_lowercase().contains(&part.to_lowercase()), "'{part}': {ended:#?}");
+    }
+}
+
+#[test]
+fn memory_that_cannot_be() {
+    needs_kvm!();
+    for (size, part) in [("0", "memory"), ("x", "--memory"), ("1M", "memory"), ("2M", "memory"), ("8000000G", "memory"), ("99999999999G", "--memory")] {
+        refused(&["run", "--image", "hello", "--memory", size], &[part]);
+    }
+}
+
+#[test]
+fn numbers_of_vcpus_and_vms_that_cannot_be() {
+    for (option, value) in [("--cpus", "0"), ("--cpus", "65"), ("--cpus", "x"), ("--cpus", "-1"), ("--count", "0"), ("--timeout", "0"), ("--timeout", "x"), ("--borrow-share", "0"), ("--borrow-share", "101"), ("--timer-slack", "1"), ("--borrow-limit", "x")] {
+        refused(&["run", "--image", "hello", option, value], &[option, value]);
+    }
+}
+
+#[test]
+fn wrong_names_come_with_the_closest_valid_one() {
+    refused(&["run", "--image", "helo"], &["--image", "helo", "hello"]);
+    refused(&["run", "--image", "windows"], &["windows", "tick", "busy"]);
+    refused(&["run", "--image", "hello", "--timers", "migrat"], &["--timers", "migrat", "'migrate'"]);
+    refused(&["run", "--image", "hello", "--timrs", "migrate"], &["--timrs", "--timers"]);
+    refused(&["rum", "--image", "hello"], &["rum", "'run'"]);
+    refused(&["run", "--image", "hello", "--log-level", "loud"], &["--log-level", "loud"]);
+    refused(&["run", "--image", "hello", "--apic-timer", "onshot"], &["oneshot"]);
+    refused(&["bench", "density", "--modes", "kernel,thred"], &["thred", "thread"]);
+}
+
+#[test]
+fn neither_or_both_kernel_and_image() {
+    refused(&["run"], &["--kernel", "--image"]);
+    refused(&["run", "--kernel", "x", "--image", "hello"], &["--kernel", "--image"]);
+    refused(&[], &["run", "bench"]);
+}
+
+#[test]
+fn serial_file_that_cannot_be_written() {
+    needs_kvm!();
+    refused(&["run", "--image", "hello", "--serial", "/nonexistent/serial"], &["--serial", "/nonexistent/serial"]);
+}
+
+#[test]
+fn json_file_that_cannot_be_written_is_said_before_the_run() {
+    needs_kvm!();
+    let arguments = ["bench", "density", "--json", "/nonexistent/density.json"];
+    refused(&arguments, &["/nonexistent/density.json"]);
+}
+
+#[test]
+fn command_line_that_is_too_long() {
+    needs_kvm!();
+    let long = "x".repeat(5000);
+    refused(&["run", "--image", "hello", "--cmdline", &long], &["command line"]);
+}

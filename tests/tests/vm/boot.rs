@@ -1,0 +1,127 @@
+//! Every image boots, in every timer mode, with every way of arming the APIC timer.
+
+use siesta_tests::{Ended, figures, image, needs_kvm};
+
+const MODES: [&str; 3] = ["migrate", "thread", "kernel"];
+
+#[test]
+fn hello_says_hello_and_powers_off_in_every_mode() {
+    needs_kvm!();
+    for mode in MODES {
+        let ended = image("hello", "greeting", &["--timers", mode]).expect(0);
+        assert!(ended.stdout.contains("hello"), "{ended:#?}");
+        assert!(ended.stderr.is_empty(), "{ended:#?}");
+    }
+}
+
+#[test]
+fn debug_exit_value_becomes_an_odd_status() {
+    needs_kvm!();
+    for mode in MODES {
+        for (value, status) in [("0", 1), ("16", 33), ("127", 255)] {
+            let _ = image("hello", &format!("exit={value}"), &["--timers", mode]).expect(status);
+        }
+    }
+}
+
+/// All ticks came, none early. How late they may be depends on the machine, so it is not asserted.
+#[track_caller]
+fn ticked(ended: Ended, cpus: usize, expected: f64) {
+    let ended = ended.expect(0);
+    let ticks = figures(&ended.stdout, "ticks");
+    assert_eq!(ticks.len(), cpus, "one line a vCPU: {ended:#?}");
+    for ticks in ticks {
+        assert!((ticks - expected).abs() <= expected * 0.02 + 1.0, "{ended:#?}");
+    }
+    for early in figures(&ended.stdout, "early") {
+        assert_eq!(early, 0.0, "{ended:#?}");
+    }
+}
+
+fn tick_in(mode: &str, cpus: u32) {
+    let count = cpus.to_string();
+    for apic in ["x2apic", "xapic"] {
+        for timer in ["deadline", "oneshot", "periodic"] {
+            let cmdline = format!("hz=100 secs=1 mode={timer} apic={apic} cpus={cpus}");
+            ticked(image("tick", &cmdline, &["--timers", mode, "--cpus", &count]), cpus as usize, 100.0);
+        }
+    }
+}
+
+#[test]
+fn tick_gets_every_tick_in_mode_migrate() {
+    needs_kvm!();
+    tick_in("migrate", 1);
+}
+
+#[test]
+fn tick_gets_every_tick_in_mode_thread() {
+    needs_kvm!();
+    tick_in("thread", 1);
+}
+
+#[test]
+fn tick_gets_every_tick_in_mode_kernel() {
+    needs_kvm!();
+    tick_in("kernel", 1);
+}
+
+#[test]
+fn four_vcpus_tick_in_mode_migrate() {
+    needs_kvm!();
+    tick_in("migrate", 4);
+}
+
+#[test]
+fn four_vcpus_tick_in_mode_thread() {
+    needs_kvm!();
+    tick_in("thread", 4);
+}
+
+#[test]
+fn four_vcpus_tick_in_mode_kernel() {
+    needs_kvm!();
+    tick_in("kernel", 4);
+}
+
+#[test]
+fn guest_finds_its_own_way_when_the_deadline_mode_is_not_offered() {
+    needs_kvm!();
+    for mode in MODES {
+        let more = ["--timers", mode, "--apic-timer", "oneshot"];
+        ticked(image("tick", "hz=100 secs=1 mode=auto", &more), 1, 100.0);
+    }
+}
+
+#[test]
+fn tick_stays_on_its_grid_with_slack_and_with_the_smallest_budget() {
+    needs_kvm!();
+    for more in [
+        ["--timer-slack", "1ms", "--count", "4"],
+        ["--borrow-share", "1", "--count", "4"],
+        ["--borrow-limit", "1ns", "--count", "4"],
+        ["--share", "vm", "--count", "4"],
+    ] {
+        ticked(image("tick", "hz=100 secs=1", &more), 4, 100.0);
+    }
+}
+
+#[test]
+fn busy_computes_until_its_time_is_over() {
+    needs_kvm!();
+    for mode in MODES {
+        let _ = image("busy", "secs=1", &["--timers", mode]).expect(0);
+    }
+}
+
+#[test]
+fn halt_sleeps_and_wakes_by_the_book() {
+    needs_kvm!();
+    for mode in MODES {
+        for cpus in ["1", "2"] {
+            let cmdline = format!("cpus={cpus}");
+            let ended = image("halt", &cmdline, &["--timers", mode, "--cpus", cpus]).expect(0);
+            assert!(ended.stdout.contains("halt: ok"), "{ended:#?}");
+        }
+    }
+}

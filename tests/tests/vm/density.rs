@@ -1,0 +1,76 @@
+//! The density benchmark as a program, and what its JSON promises.
+
+use serde_json::Value;
+use siesta_tests::{needs_kvm, siesta};
+
+fn bench(arguments: &[&str]) -> (Value, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("density.json");
+    let path = path.to_str().expect("a plain name");
+    let mut all = vec!["bench", "density", "--json", path];
+    all.extend(arguments);
+    let ended = siesta(&all).expect(0);
+    let text = std::fs::read_to_string(path).expect("the JSON was written");
+    (serde_json::from_str(&text).expect("it is JSON"), ended.stdout)
+}
+
+fn number(value: &Value, path: &str) -> f64 {
+    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is missing in {value:#}"))
+}
+
+#[test]
+fn json_has_every_promised_figure_for_every_mode() {
+    needs_kvm!();
+    let (json, table) = bench(&["--vms", "4", "--busy", "1", "--secs", "1", "--repeat", "2"]);
+    assert_eq!(json["schema"], "siesta.density/1");
+    assert!(json["command"].is_string() && json["host"].is_object());
+    let runs = json["runs"].as_array().expect("runs");
+    let order: Vec<_> = runs.iter().map(|run| run["mode"].as_str().unwrap_or("?")).collect();
+    assert_eq!(order, ["kernel", "thread", "migrate", "kernel", "thread", "migrate"]);
+    for figures in runs.iter().chain(json["medians"].as_object().expect("medians").values()) {
+        for path in [
+            "/ticks/delivered", "/ticks/expected", "/thread_wakeups_per_sec",
+            "/involuntary_switches_per_sec", "/host_timer_interrupts_per_sec", "/cpu_us_per_tick",
+            "/lateness_us/p50", "/lateness_us/p99", "/lateness_us/max", "/busy_progress_per_sec",
+            "/expiries/inline", "/expiries/handed_off", "/kicks", "/foreign_cpu_share",
+        ] {
+            assert!(number(figures, path) >= 0.0, "{path}: {figures:#}");
+        }
+        let ratio = number(figures, "/ticks/delivered") / number(figures, "/ticks/expected");
+        assert!((0.97..=1.03).contains(&ratio), "{figures:#}");
+        assert!(figures.get("host_idle_entries_per_sec").is_some() && figures["levels"].is_array());
+    }
+    for word in ["kernel", "thread", "migrate", "lateness", "wakeups"] {
+        assert!(table.contains(word), "'{word}' is missing:\n{table}");
+    }
+}
+
+/// 16 vCPUs in several groups, two of them busy: timers of groups without a busy vCPU can only
+/// reach one through the levels above. Fails when the hierarchy is bypassed.
+#[test]
+fn expiries_travel_through_the_levels_of_the_hierarchy() {
+    needs_kvm!();
+    let (json, _) = bench(&[
+        "--vms", "14", "--busy", "2", "--secs", "2", "--repeat", "1", "--modes", "migrate",
+        "--borrow-share", "100",
+    ]);
+    let run = &json["runs"][0];
+    let levels = run["levels"].as_array().expect("levels");
+    assert!(levels.len() >= 2, "17 slots make more than one level: {run:#}");
+    let delivered = number(run, "/ticks/delivered");
+    let of_levels = |what: &str| levels.iter().map(|level| number(level, what)).sum::<f64>();
+    let expired = of_levels("/expiries");
+    assert!(expired >= 0.8 * delivered, "most ticks are expiries of the hierarchy: {run:#}");
+    assert!(number(&levels[1], "/expiries") > 0.0, "some were found above their own group: {run:#}");
+    assert!(number(&levels[1], "/walks") > 0.0 && number(&levels[1], "/passes") > 0.0, "{run:#}");
+    let served = number(run, "/expiries/inline") + number(run, "/expiries/handed_off");
+    assert!(served >= 0.8 * delivered, "{run:#}");
+    assert!(number(run, "/expiries/inline") >= 0.8 * delivered, "served on the busy vCPUs' threads: {run:#}");
+}
+
+#[test]
+fn same_seed_gives_the_same_phases_and_is_printed() {
+    needs_kvm!();
+    let (_, table) = bench(&["--vms", "2", "--busy", "0", "--secs", "1", "--repeat", "1", "--modes", "migrate", "--seed", "7"]);
+    assert!(table.contains("seed 7"), "{table}");
+}

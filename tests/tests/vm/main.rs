@@ -1,0 +1,10 @@
+//! Whole VMs on a real `/dev/kvm`.
+
+mod bad_input;
+mod boot;
+mod crash;
+mod density;
+mod ending;
+mod many;
+mod qemu;
+mod smp;

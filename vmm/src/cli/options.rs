@@ -1,0 +1,112 @@
+//! Options that several commands have, and the policy that they and the host make.
+//!
+//! Owns the defaults that depend on the host. Must not know the commands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, values};
+use crate::assemble::ApicTimer;
+use crate::domain::{Policy, TimerMode};
+use crate::fleet::Sharing;
+use crate::kvm::{self, Host};
+use crate::probe::{self, Facts};
+
+/// How vCPUs and their timers are treated.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TimerOptions {
+    /// Whose vCPUs look after each other's timers: all of this process's, or each VM's own
+    #[arg(long, value_enum, default_value = "host", value_name = "host|vm")]
+    pub share: Sharing,
+    /// How late a host timer may fire, so that one wakeup serves several (not in mode kernel)
+    #[arg(long, value_parser = values::duration, default_value = "0", value_name = "DURATION")]
+    pub timer_slack: Duration,
+    /// Share of a running vCPU's time that may go to others, in percent; 100: no limit
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100), default_value_t = 25, value_name = "PERCENT")]
+    pub borrow_share: u8,
+    /// Longest time for which a halted vCPU is run on another's thread [default: 100us, more where exits are slow]
+    #[arg(long, value_parser = values::duration, value_name = "DURATION")]
+    pub borrow_limit: Option<Duration>,
+    /// How guests may arm their APIC timer
+    #[arg(long, value_enum, default_value = "auto", value_name = "auto|deadline|oneshot")]
+    pub apic_timer: ApicTimer,
+}
+
+/// Borrowed runs last at most this long on a host whose exits take a microsecond, and in proportion
+/// where they take longer: the limit is meant in exits, about a hundred.
+const BORROW_LIMIT_NS: u64 = 100_000;
+const EXIT_NS: u64 = 1_000;
+
+impl TimerOptions {
+    pub(super) fn policy(&self, mode: TimerMode, facts: &Facts) -> Policy {
+        let scaled = BORROW_LIMIT_NS.max(BORROW_LIMIT_NS * facts.exit_cost_ns / EXIT_NS);
+        let limit = self.borrow_limit.map_or(scaled, nanos);
+        Policy {
+            mode,
+            inline: inline_pays(facts),
+            slack_ns: nanos(self.timer_slack),
+            borrow_limit_ns: limit,
+            borrow_share_percent: self.borrow_share,
+        }
+    }
+}
+
+/// Before Linux 6.13 a vCPU that changes threads stalls; then home threads are woken instead.
+fn inline_pays(facts: &Facts) -> bool {
+    facts.other_thread_cost_ns <= 4 * facts.exit_cost_ns + 20_000
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Opens KVM and finds out what it does.
+pub(super) fn open_host(device: &Path) -> Result<(Host, Facts), Failure> {
+    let host = kvm::open_at(device).map_err(Failure::input)?;
+    let facts = probe::run(&host).map_err(Failure::guest)?;
+    tracing::info!(?facts, "host");
+    if !inline_pays(&facts) {
+        tracing::warn!(
+            "running a vCPU on another thread takes {} us here; halted vCPUs are woken on their own \
+             threads instead (Linux 6.13 mends it)",
+            facts.other_thread_cost_ns / 1000
+        );
+    }
+    Ok((host, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Facts = Facts {
+        pvm_type: false,
+        tsc_deadline_exits: true,
+        exit_cost_ns: 900,
+        other_thread_cost_ns: 1_000,
+        tsc_khz: 2_000_000,
+    };
+
+    #[test]
+    fn borrow_limit_grows_with_the_exit_cost_and_never_shrinks() {
+        let options = TimerOptions {
+            share: Sharing::Host,
+            timer_slack: Duration::from_millis(1),
+            borrow_share: 25,
+            borrow_limit: None,
+            apic_timer: ApicTimer::Auto,
+        };
+        assert_eq!(options.policy(TimerMode::Migrate, &FACTS).borrow_limit_ns, 100_000);
+        let slow = Facts { exit_cost_ns: 7_500, ..FACTS };
+        assert_eq!(options.policy(TimerMode::Migrate, &slow).borrow_limit_ns, 750_000);
+        assert_eq!(options.policy(TimerMode::Migrate, &slow).slack_ns, 1_000_000);
+    }
+
+    #[test]
+    fn hosts_that_stall_on_a_change_of_thread_are_served_without_it() {
+        assert!(inline_pays(&FACTS));
+        assert!(!inline_pays(&Facts { other_thread_cost_ns: 50_000_000, ..FACTS }));
+    }
+}

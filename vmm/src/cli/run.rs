@@ -1,0 +1,198 @@
+//! `siesta run`: starts VMs and waits until they have ended.
+//!
+//! Owns the order of things and what is said about each VM's end. Must not know how VMs run.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::options::{self, TimerOptions};
+use super::{Failure, images, values};
+use crate::assemble::VmConfig;
+use crate::boot;
+use crate::clock;
+use crate::console::Sink;
+use crate::domain::TimerMode;
+use crate::fleet::{Fleet, FleetConfig, Woken};
+use crate::kvm::LARGEST_VM;
+use crate::signals::Signals;
+use crate::vm::{Outcome, VmShared};
+
+/// Arguments of `siesta run`.
+#[derive(Args)]
+#[command(after_help = super::STATUSES)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    source: Source,
+    /// vCPUs of each VM
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
+    cpus: u32,
+    /// Memory of each VM: 64M, 2G; a plain number is MiB
+    #[arg(long, default_value = "64M", value_parser = values::memory_size, value_name = "SIZE")]
+    memory: u64,
+    /// The kernel's command line
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    cmdline: String,
+    /// Where the timers of halted vCPUs are kept
+    #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
+    timers: TimerMode,
+    /// Serial output goes into this file instead of standard output; with --count into FILE.0, FILE.1, ...
+    #[arg(long, value_name = "FILE")]
+    serial: Option<PathBuf>,
+    /// End the VMs after this time, with status 6
+    #[arg(long, value_parser = values::time_limit, value_name = "SECS")]
+    timeout: Option<Duration>,
+    /// Start this many VMs, all alike
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: u32,
+    #[command(flatten)]
+    timer: TimerOptions,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// A kernel: ELF, 64-bit or with a PVH note
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// An embedded kernel (see 'siesta images')
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+}
+
+impl Source {
+    fn load(&self) -> Result<(Arc<[u8]>, String), Failure> {
+        match (&self.kernel, &self.image) {
+            (Some(path), _) => {
+                let bytes = boot::read_kernel(path).map_err(Failure::input)?;
+                Ok((bytes.into(), path.display().to_string()))
+            }
+            (None, Some(name)) => {
+                let image = images::find(name)?;
+                Ok((image.elf.into(), image.name.to_owned()))
+            }
+            (None, None) => Err(Failure::input("--kernel FILE or --image NAME is needed")),
+        }
+    }
+}
+
+pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure> {
+    // Before any thread exists, so that all inherit the mask.
+    let mut signals = Signals::take().map_err(Failure::input)?;
+    let (kernel, kernel_name) = arguments.source.load()?;
+    let (host, facts) = options::open_host(device)?;
+    let config = VmConfig {
+        kernel,
+        kernel_name,
+        cmdline: arguments.cmdline.clone(),
+        cpus: arguments.cpus,
+        memory: arguments.memory,
+        apic_timer: arguments.timer.apic_timer,
+    };
+    let mut vms = Vec::new();
+    for index in 0..arguments.count {
+        vms.push((config.clone(), arguments.sink(index)?));
+    }
+    let fleet = FleetConfig {
+        policy: arguments.timer.policy(arguments.timers, &facts),
+        sharing: arguments.timer.share,
+        vms,
+    };
+    let mut fleet = Fleet::launch(&host, &facts, fleet).map_err(Failure::input)?;
+    let watched = fleet.watch_signals(&signals);
+    let ended_by = match watched {
+        Ok(()) => wait(&fleet, &mut signals, arguments.timeout),
+        Err(error) => {
+            return Err(Failure::guest(error));
+        }
+    };
+    fleet.stop(|| match ended_by {
+        Some(Woken::TimeOut) => Outcome::TimedOut,
+        _ => Outcome::Interrupted,
+    });
+    Ok(report(&fleet))
+}
+
+impl RunArguments {
+    fn sink(&self, index: u32) -> Result<Sink, Failure> {
+        let Some(path) = &self.serial else {
+            let prefix = if self.count > 1 { format!("vm{index}: ") } else { String::new() };
+            return Ok(Sink::Stdout(prefix));
+        };
+        let mut name = path.clone().into_os_string();
+        if self.count > 1 {
+            name.push(format!(".{index}"));
+        }
+        let file = File::create(&name).map_err(|error| {
+            let name = Path::new(&name).display();
+            Failure::input(format!("--serial {name}: cannot be written: {error}"))
+        })?;
+        Ok(Sink::File(file))
+    }
+}
+
+/// Waits until all VMs have ended (`None`) or something else ends them.
+fn wait(fleet: &Fleet, signals: &mut Signals, limit: Option<Duration>) -> Option<Woken> {
+    let until = limit.map(|limit| {
+        clock::now_ns().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
+    });
+    let mut told = vec![false; fleet.vms().len()];
+    loop {
+        for (vm, told) in fleet.vms().iter().zip(&mut told) {
+            if vm.has_ended() && !*told {
+                *told = true;
+                tell(vm);
+            }
+        }
+        if told.iter().all(|told| *told) {
+            return None;
+        }
+        let left = until.map(|at| Duration::from_nanos(at.saturating_sub(clock::now_ns())));
+        if left == Some(Duration::ZERO) {
+            return Some(Woken::TimeOut);
+        }
+        if fleet.wait(left) == Woken::Signal && signals.came() {
+            return Some(Woken::Signal);
+        }
+    }
+}
+
+/// Says what a person should know of a VM's end, at once: others may go on for long.
+fn tell(vm: &VmShared) {
+    let name = &vm.name;
+    match vm.outcome() {
+        Some(Outcome::Crashed(crash)) => {
+            let outcome = Outcome::to_string(vm.outcome().unwrap_or(&Outcome::Interrupted));
+            eprintln!("siesta: {name}: {outcome}");
+            for line in crash.registers.lines() {
+                eprintln!("  {line}");
+            }
+            eprintln!("  last exits, oldest first:");
+            for line in crash.trail.lines() {
+                eprintln!("    {line}");
+            }
+        }
+        Some(outcome @ Outcome::HostError(_)) => eprintln!("siesta: {name}: {outcome}"),
+        Some(outcome) => tracing::info!("{name}: {outcome}"),
+        None => {}
+    }
+}
+
+/// The first status that is not 0, in VM order.
+fn report(fleet: &Fleet) -> u8 {
+    let outcomes = || fleet.vms().iter().filter_map(|vm| vm.outcome());
+    for (what, cut) in [
+        ("ended by --timeout", outcomes().filter(|o| matches!(o, Outcome::TimedOut)).count()),
+        ("interrupted", outcomes().filter(|o| matches!(o, Outcome::Interrupted)).count()),
+    ] {
+        match cut {
+            0 => {}
+            1 => eprintln!("siesta: {what}"),
+            n => eprintln!("siesta: {what}, {n} VMs still running"),
+        }
+    }
+    outcomes().map(Outcome::status).find(|status| *status != 0).unwrap_or(super::OK)
+}
