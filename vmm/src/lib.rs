@@ -1,2 +1,3 @@
 //! The Siesta virtual machine monitor.
+pub mod bench;
 pub mod clock;

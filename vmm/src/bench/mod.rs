@@ -1,0 +1,185 @@
+//! The density benchmark: what idle guests cost, by the place where their timers are kept.
+//!
+//! Owns the sequence of runs and the reading of this host's clock. Must not know how guests are
+//! run: they come from a [`Launch`]. The figures and the JSON report are described in
+//! `docs/density.md`.
+
+mod counters;
+mod figures;
+mod host;
+mod lateness;
+mod launch;
+mod measure;
+mod measured;
+mod plan;
+mod progress;
+mod report;
+mod stats;
+mod table;
+mod usage;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use counters::{Counters, CpuTime, Footprint};
+pub use figures::{Expiries, Figure, Figures, LatenessFigures, LevelFigures, Ticks};
+pub use host::HostFacts;
+pub use lateness::Lateness;
+pub use launch::{Fleet, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample};
+pub use measure::Instruments;
+pub use plan::{Plan, PlanError, Turn};
+pub use progress::{Line, Progress};
+pub use report::{Report, Run, SCHEMA, Spread};
+pub use usage::Usage;
+
+/// Why there is no result.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// The plan is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The JSON report cannot be written.
+    #[error("cannot write {}", path.display())]
+    Json {
+        /// Where it was to go.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The table cannot be written.
+    #[error("cannot write the table")]
+    Output(#[source] io::Error),
+    /// Guests could not be started.
+    #[error("cannot start the guests of {run}")]
+    Launch {
+        /// Which run.
+        run: String,
+        /// What the launcher says.
+        #[source]
+        source: LaunchError,
+    },
+    /// A guest failed while it was measured.
+    #[error("a guest of {run} failed: {why}")]
+    Guest {
+        /// Which run.
+        run: String,
+        /// What the launcher says.
+        why: String,
+    },
+    /// Guests could not be stopped.
+    #[error("cannot stop the guests of {run}")]
+    Stop {
+        /// Which run.
+        run: String,
+        /// What the launcher says.
+        #[source]
+        source: LaunchError,
+    },
+    /// The busy guest alone did nothing, hence its speed is unknown.
+    #[error("a busy guest alone made no progress")]
+    NoWork,
+    /// The user ended it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl BenchError {
+    /// Whether the command line is at fault, not the run.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, BenchError::Plan(_) | BenchError::Json { .. })
+    }
+}
+
+/// This host, read through the kernel's clock and files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThisHost;
+
+impl Instruments for ThisHost {
+    fn now_ns(&mut self) -> u64 {
+        crate::clock::now_ns()
+    }
+
+    fn sleep_ns(&mut self, ns: u64) {
+        std::thread::sleep(Duration::from_nanos(ns));
+    }
+
+    fn counters(&mut self) -> Counters {
+        Counters::read()
+    }
+
+    fn footprint(&mut self) -> Footprint {
+        Footprint::read()
+    }
+
+    fn thread_cpu_ns(&mut self, tid: i32) -> Option<u64> {
+        counters::thread_cpu_ns(tid)
+    }
+}
+
+/// Carries out a plan, writes the table to `out` and the JSON report to where the plan says.
+///
+/// Must be called by a thread that runs no guest, as its own CPU time and switches are left out.
+///
+/// # Errors
+/// The plan is refused or the JSON report not writable, both before anything is run; a guest could
+/// not be run; the user interrupted. There is no table and no JSON report then.
+pub fn density(
+    launch: &mut dyn Launch,
+    instruments: &mut dyn Instruments,
+    plan: &Plan,
+    out: &mut dyn Write,
+    progress: &mut dyn Progress,
+) -> Result<Report, BenchError> {
+    plan.check()?;
+    let unwritable = |source| BenchError::Json {
+        path: plan.json.clone().unwrap_or_default(),
+        source,
+    };
+    let json = plan
+        .json
+        .as_deref()
+        .map(report::JsonFile::open)
+        .transpose()
+        .map_err(unwritable)?;
+    let facts = launch.host_facts();
+    let mut bench = measure::Bench {
+        launch,
+        instruments,
+        progress: &mut *progress,
+    };
+    let measured = all_runs(&mut bench, plan);
+    progress.clear();
+    let (alone, runs) = measured?;
+    let report = Report::new(plan, facts, alone, runs);
+    table::write(&report, out)
+        .and_then(|()| out.flush())
+        .map_err(BenchError::Output)?;
+    if let Some(json) = json {
+        json.finish(&report).map_err(unwritable)?;
+    }
+    Ok(report)
+}
+
+/// The speed of a busy guest alone, and the figures of all runs.
+type Runs = (Figure, Vec<(Turn, Figures)>);
+
+fn all_runs(bench: &mut measure::Bench<'_>, plan: &Plan) -> Result<Runs, BenchError> {
+    let alone = bench.calibrate(plan)?;
+    let mut runs = Vec::new();
+    for (number, turn) in (1..).zip(plan.turns()) {
+        let mut measured = bench.turn(plan, turn, number)?;
+        measured.alone_per_cpu_sec = alone;
+        runs.push((turn, measured.figures()));
+    }
+    Ok((alone, runs))
+}

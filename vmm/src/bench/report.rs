@@ -1,0 +1,243 @@
+//! The benchmark's result, and its form in JSON.
+//!
+//! Owns the schema `siesta.density/1`, which other programs read: see `docs/density.md` before
+//! changing a name. Must not measure anything.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::figures::{Figure, Figures};
+use super::host::HostFacts;
+use super::launch::Mode;
+use super::plan::{Plan, Turn};
+use super::stats::{greatest, least, median};
+
+/// The schema's name. Its number changes when a name or a unit does; fields may be added.
+pub const SCHEMA: &str = "siesta.density/1";
+
+/// Share of the host's CPU time above which others disturb a run enough for it to be marked.
+const FOREIGN_LIMIT: f64 = 0.05;
+/// Share of the expected ticks below which a run is marked.
+const DELIVERED_LIMIT: f64 = 0.99;
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The mode.
+    pub mode: Mode,
+    /// Which of its runs, from 1.
+    pub repeat: u32,
+    /// Tick guests.
+    pub vms: u32,
+    /// Busy guests.
+    pub busy: u32,
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// Least and greatest of the runs of a mode, figure by figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Spread {
+    /// Least.
+    pub min: Figures,
+    /// Greatest.
+    pub max: Figures,
+}
+
+/// The benchmark's result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: &'static str,
+    /// The command line.
+    pub command: String,
+    /// The host.
+    pub host: HostFacts,
+    /// What was asked for.
+    pub plan: Plan,
+    /// Rounds of a busy guest alone for each second of CPU time.
+    pub busy_alone_per_cpu_sec: Figure,
+    /// The runs, in the order in which they took place.
+    pub runs: Vec<Run>,
+    /// Medians by the mode's name.
+    pub medians: BTreeMap<&'static str, Figures>,
+    /// Spreads by the mode's name.
+    pub spread: BTreeMap<&'static str, Spread>,
+    /// What makes a run less trustworthy, in sentences.
+    pub marks: Vec<String>,
+}
+
+impl Report {
+    /// Sums up the runs of a plan.
+    #[must_use]
+    pub fn new(plan: &Plan, host: HostFacts, alone: Figure, runs: Vec<(Turn, Figures)>) -> Report {
+        let runs: Vec<Run> = runs
+            .into_iter()
+            .map(|(Turn { mode, repeat }, figures)| Run {
+                mode,
+                repeat,
+                vms: plan.vms,
+                busy: plan.busy,
+                figures,
+            })
+            .collect();
+        let of = |mode: Mode| -> Vec<&Figures> {
+            runs.iter()
+                .filter(|run| run.mode == mode)
+                .map(|run| &run.figures)
+                .collect()
+        };
+        let medians = plan
+            .modes
+            .iter()
+            .map(|&mode| (mode.name(), Figures::sum_up(&of(mode), median)));
+        let spread = plan.modes.iter().map(|&mode| {
+            let min = Figures::sum_up(&of(mode), least);
+            (
+                mode.name(),
+                Spread {
+                    min,
+                    max: Figures::sum_up(&of(mode), greatest),
+                },
+            )
+        });
+        Report {
+            schema: SCHEMA,
+            command: plan.command.clone(),
+            host,
+            plan: plan.clone(),
+            busy_alone_per_cpu_sec: alone,
+            medians: medians.collect(),
+            spread: spread.collect(),
+            marks: runs.iter().flat_map(marks).collect(),
+            runs,
+        }
+    }
+}
+
+/// What makes a run less trustworthy.
+fn marks(run: &Run) -> Vec<String> {
+    let Figures {
+        ticks,
+        foreign_cpu_share,
+        stolen_cpu_share,
+        ..
+    } = &run.figures;
+    let percent = |share: f64| share * 100.0;
+    let mut said = Vec::new();
+    if let Some(share) = foreign_cpu_share
+        .get()
+        .filter(|&share| share > FOREIGN_LIMIT)
+    {
+        said.push(format!(
+            "{:.0} % of the host's CPU time went to others",
+            percent(share)
+        ));
+    }
+    if let Some(share) = stolen_cpu_share
+        .get()
+        .filter(|&share| share > FOREIGN_LIMIT)
+    {
+        said.push(format!(
+            "{:.0} % of the host's CPU time was stolen from it",
+            percent(share)
+        ));
+    }
+    let delivered = ticks.delivered.get().zip(ticks.expected.get());
+    let share = delivered.map(|(delivered, expected)| delivered / expected);
+    if let Some(share) = share.filter(|&share| share < DELIVERED_LIMIT) {
+        said.push(format!(
+            "only {:.1} % of the expected ticks were delivered",
+            percent(share)
+        ));
+    }
+    if let Some(early) = ticks.early.get().filter(|&early| early > 0.0) {
+        said.push(format!("{early} ticks came before their deadline"));
+    }
+    let name = run.mode.name();
+    said.into_iter()
+        .map(|what| format!("run {} of {name}: {what}", run.repeat))
+        .collect()
+}
+
+/// The file of the JSON report, known to be writable before the first run.
+///
+/// A regular file is replaced at once, at the end, by one of its folder; until then it keeps what
+/// it had. What is not a regular file (a pipe, a terminal) is written directly.
+#[derive(Debug)]
+pub struct JsonFile {
+    out: File,
+    /// The file being written and the one it will replace. Removed on drop.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl JsonFile {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// The file or one beside it cannot be written.
+    pub fn open(path: &Path) -> io::Result<JsonFile> {
+        let exists = match fs::metadata(path) {
+            Ok(meta) => Some(meta.is_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if exists == Some(false) {
+            return Ok(JsonFile {
+                out: OpenOptions::new().write(true).open(path)?,
+                rename: None,
+            });
+        }
+        let mut target = path.to_owned();
+        if exists == Some(true) {
+            // Nothing is written yet; the open tells whether it would be allowed.
+            drop(OpenOptions::new().write(true).open(path)?);
+            target = fs::canonicalize(path)?;
+        }
+        let Some(name) = target.file_name() else {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename));
+        };
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(name);
+        beside.push(format!(".{}", std::process::id()));
+        let beside = target.with_file_name(beside);
+        let out = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&beside)?;
+        Ok(JsonFile {
+            out,
+            rename: Some((beside, target)),
+        })
+    }
+
+    /// Writes the report and puts the file in its place.
+    ///
+    /// # Errors
+    /// The disk is full, or the like; nothing is left behind then.
+    pub fn finish(mut self, report: &Report) -> io::Result<()> {
+        let mut text = serde_json::to_string_pretty(report)?;
+        text.push('\n');
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()?;
+        if let Some((from, to)) = &self.rename {
+            fs::rename(from, to)?;
+            self.rename = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for JsonFile {
+    fn drop(&mut self) {
+        if let Some((unfinished, _)) = &self.rename {
+            // If even that fails, nothing better can be done.
+            let _ = fs::remove_file(unfinished);
+        }
+    }
+}
