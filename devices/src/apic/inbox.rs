@@ -1,0 +1,122 @@
+//! What others want of an APIC that they do not hold.
+//!
+//! Owns the requests between their posting and the holder's [`super::LocalApic::pull`]. Any thread
+//! posts, without a lock; only the holder takes. Must not know who has to be woken: the poster tells
+//! the holder after the post, through a word of its own (`PENDING`).
+//!
+//! | variable | writer | reader | ordering | pairs with |
+//! |---|---|---|---|---|
+//! | `vectors` | any poster (`fetch_or`, release) | the holder (`swap`, acquire) | what the poster wrote to guest memory before is visible to the guest that takes the interrupt | the other |
+//! | `events` | any poster (exchange, release) | the holder (`swap`, acquire) | the same | the other |
+//!
+//! The holder's first look is a relaxed load: it may miss a post that is under way, whose poster
+//! then sets `PENDING` after it and makes the holder look again. A poster that had set `PENDING`
+//! before the holder cleared it is seen, as that exchange is an acquire.
+//!
+//! Races:
+//! 1. *INIT after SIPI.* Both are bits of one word, so a post of INIT withdraws a SIPI that was not
+//!    taken yet. A holder that finds both may conclude that INIT came first.
+//! 2. *Two SIPIs.* The first one counts, as it would for a processor that waits (SDM 9.4.4.1).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const SIPI_VECTOR: u32 = 0xff;
+const SIPI: u32 = 1 << 8;
+const NMI: u32 = 1 << 9;
+const INIT: u32 = 1 << 10;
+const TIMER: u32 = 1 << 11;
+
+/// The inbox of one local APIC.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    vectors: [AtomicU64; 4],
+    events: AtomicU32,
+}
+
+/// The parts of an inbox that are not vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Pulled {
+    /// An NMI was posted.
+    pub nmi: bool,
+    /// INIT was posted: the owner resets the vCPU, the APIC included
+    /// ([`super::LocalApic::init_reset`]), before it looks at `sipi`.
+    pub init: bool,
+    /// The vector of a start-up IPI. If `init` is set too, INIT came first.
+    pub sipi: Option<u8>,
+    /// Somebody found this APIC's timer due: [`super::LocalApic::advance`] is to be called.
+    pub timer: bool,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    #[must_use]
+    pub fn new() -> Self {
+        Inbox::default()
+    }
+
+    /// Posts an edge-triggered interrupt. Vectors below 16 are noted in the receiver's ESR.
+    pub fn post(&self, vector: u8) {
+        self.vectors[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Release);
+    }
+
+    /// Posts an NMI.
+    pub fn post_nmi(&self) {
+        self.events.fetch_or(NMI, Ordering::Release);
+    }
+
+    /// Posts INIT, and withdraws a start-up IPI that was not taken yet.
+    pub fn post_init(&self) {
+        self.change(|events| events & !(SIPI | SIPI_VECTOR) | INIT);
+    }
+
+    /// Posts a start-up IPI. It does not replace one that was not taken yet.
+    pub fn post_sipi(&self, vector: u8) {
+        self.change(|events| match events & SIPI {
+            0 => events | SIPI | u32::from(vector),
+            _ => events,
+        });
+    }
+
+    /// Tells the holder that the timer is due.
+    pub fn post_timer(&self) {
+        self.events.fetch_or(TIMER, Ordering::Release);
+    }
+
+    /// Takes the vectors, 64 in a word, lowest first.
+    pub(super) fn take_vectors(&self) -> [u64; 4] {
+        std::array::from_fn(|i| {
+            let word = &self.vectors[i];
+            match word.load(Ordering::Relaxed) {
+                0 => 0,
+                _ => word.swap(0, Ordering::Acquire),
+            }
+        })
+    }
+
+    /// Takes the rest.
+    pub(super) fn take_events(&self) -> Pulled {
+        let events = match self.events.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.events.swap(0, Ordering::Acquire),
+        };
+        Pulled {
+            nmi: events & NMI != 0,
+            init: events & INIT != 0,
+            sipi: (events & SIPI != 0).then_some((events & SIPI_VECTOR) as u8),
+            timer: events & TIMER != 0,
+        }
+    }
+
+    fn change(&self, next: impl Fn(u32) -> u32) {
+        let mut seen = self.events.load(Ordering::Relaxed);
+        while let Err(now) = self.events.compare_exchange_weak(
+            seen,
+            next(seen),
+            Ordering::Release,
+            Ordering::Relaxed,
+        ) {
+            seen = now;
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The local APIC (SDM vol. 3A, chapter 12), in xAPIC and x2APIC mode.
+//!
+//! Split by who owns what. [`LocalApic`] is plain state of whoever holds the vCPU. [`Inbox`] is what
+//! other threads want of it. [`Routing`] is how a sender finds inboxes. None of them knows a thread,
+//! a clock or KVM: time is an argument, and an inter-processor interrupt comes back as an
+//! [`Effect`].
+//!
+//! Owns IRR, ISR, TMR, the priorities, the LVT, the timer. Must not know who is woken, when a vector
+//! is injected, or what INIT does to the rest of a processor.
+//!
+//! Left out: an arbitration bus (APR and remote read are zero), SMI, external interrupts through
+//! LINT0 (the pins' LVT entries are registers without a source), EOI broadcast (there is no I/O
+//! APIC), level-triggered delivery (so TMR stays clear).
+//!
+//! | threat | answer |
+//! |---|---|
+//! | access to a register that does not exist, or with reserved bits | x2APIC: #GP. xAPIC: the bits are dropped, ESR notes the register |
+//! | MMIO of another width or alignment than 4 bytes at a multiple of 16 | reads as zero, writes are ignored |
+//! | vectors below 16, from the guest's own LVT or from another vCPU | never enter IRR; ESR notes them |
+//! | an error interrupt whose own vector is illegal | noted in ESR once, no recursion |
+//! | a periodic timer with the shortest period | passed periods are one expiry; the work is the same for one or 2^64 ns late |
+//! | the largest counts, deadlines and times | 128-bit arithmetic that saturates to "never" |
+//! | disabling or resetting the APIC with the timer armed or interrupts in service | everything is cleared by a reset that names every field |
+
+mod access;
+mod base;
+mod icr;
+mod inbox;
+mod lvt;
+mod regs;
+mod routing;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+use thiserror::Error;
+
+pub use self::icr::{DeliveryMode, Ipi, Target};
+pub use self::inbox::{Inbox, Pulled};
+pub use self::routing::{Routing, Targets};
+
+use self::base::{ApicBase, ApicMode};
+use self::lvt::{Entry, Lvt};
+use self::regs::{FIRST_LEGAL_VECTOR, VectorSet, class};
+use self::timer::Timer;
+use crate::time::Moment;
+
+/// The guest's access raises #GP(0) in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("general-protection fault")]
+pub struct GeneralProtection;
+
+/// What a register write asks of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// An inter-processor interrupt is to be posted to everyone that [`Routing::resolve`] names.
+    Ipi(Ipi),
+    /// The APIC is reached in another way than before: [`Routing::update`] is to be called.
+    Routing,
+}
+
+/// What is decided about a local APIC before it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApicConfig {
+    /// APIC ID: what x2APIC mode shows; xAPIC mode shows the low 8 bits. The guest cannot change it
+    /// (SDM 12.4.6 leaves that to the model).
+    pub id: u32,
+    /// The bootstrap processor: bit 8 of IA32_APIC_BASE after reset.
+    pub bsp: bool,
+    /// Frequency of the guest's TSC in kHz. Zero counts as 1.
+    pub tsc_khz: u32,
+    /// Frequency of the timer's counter at divide-by-1, in Hz; KVM and QEMU have 1 GHz. Zero counts
+    /// as 1, more than 2^40 as 2^40.
+    pub timer_hz: u64,
+    /// The TSC-deadline mode exists (CPUID.01H:ECX bit 24). If not, bit 18 of the LVT timer entry is
+    /// reserved, and IA32_TSC_DEADLINE raises #GP.
+    pub tsc_deadline: bool,
+}
+
+/// One local APIC, as the holder of its vCPU sees it.
+#[derive(Clone, Debug)]
+pub struct LocalApic {
+    config: ApicConfig,
+    base: ApicBase,
+    tpr: u8,
+    /// Of xAPIC mode; x2APIC mode derives its own from the ID.
+    ldr: u32,
+    dfr: u32,
+    svr: u32,
+    isr: VectorSet,
+    tmr: VectorSet,
+    irr: VectorSet,
+    /// Errors that the guest sees, as of its last write to ESR (SDM 12.5.3).
+    esr: u32,
+    /// Errors since then.
+    errors: u32,
+    icr: u64,
+    lvt: Lvt,
+    timer: Timer,
+}
+
+impl LocalApic {
+    /// An APIC after power-up: in xAPIC mode at 0xfee00000, software-disabled (SDM 12.4.7.1).
+    #[must_use]
+    pub fn new(config: ApicConfig) -> Self {
+        LocalApic {
+            config,
+            base: ApicBase::new(config.bsp),
+            tpr: 0,
+            ldr: 0,
+            dfr: u32::MAX,
+            svr: regs::SVR_RESET,
+            isr: VectorSet::default(),
+            tmr: VectorSet::default(),
+            irr: VectorSet::default(),
+            esr: 0,
+            errors: 0,
+            icr: 0,
+            lvt: Lvt::new(config.tsc_deadline),
+            timer: Timer::new(config.timer_hz, config.tsc_khz),
+        }
+    }
+
+    /// What INIT does: everything as after power-up, but ID, IA32_APIC_BASE, and with it the mode,
+    /// stay (SDM 12.4.7.3, 12.12.5.1). [`Routing::update`] is to be called afterwards.
+    pub fn init_reset(&mut self) {
+        let LocalApic {
+            config: _,
+            base: _,
+            tpr,
+            ldr,
+            dfr,
+            svr,
+            isr,
+            tmr,
+            irr,
+            esr,
+            errors,
+            icr,
+            lvt,
+            timer,
+        } = self;
+        *tpr = 0;
+        *ldr = 0;
+        *dfr = u32::MAX;
+        *svr = regs::SVR_RESET;
+        *isr = VectorSet::default();
+        *tmr = VectorSet::default();
+        *irr = VectorSet::default();
+        *esr = 0;
+        *errors = 0;
+        *icr = 0;
+        lvt.reset();
+        timer.reset();
+    }
+
+    /// The APIC ID.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.config.id
+    }
+
+    /// IA32_APIC_BASE.
+    #[must_use]
+    pub fn base_msr(&self) -> u64 {
+        self.base.get()
+    }
+
+    /// Writes IA32_APIC_BASE. Disabling the APIC loses all its state; enabling x2APIC mode keeps it,
+    /// but for ICR. If the mode changed, [`Routing::update`] is to be called.
+    ///
+    /// # Errors
+    /// #GP for reserved bits and for a transition that SDM figure 12-27 does not have; nothing has
+    /// changed then.
+    pub fn set_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
+        let old = self.base.mode();
+        self.base = self.base.written(value)?;
+        match (old, self.base.mode()) {
+            (_, ApicMode::Disabled) => self.init_reset(),
+            (ApicMode::Xapic, ApicMode::X2apic) => self.icr = 0,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The guest-physical address of the register page; none unless in xAPIC mode.
+    #[must_use]
+    pub fn mmio_base(&self) -> Option<u64> {
+        (self.base.mode() == ApicMode::Xapic).then(|| self.base.address())
+    }
+
+    /// Whether it is in x2APIC mode.
+    #[must_use]
+    pub fn is_x2apic(&self) -> bool {
+        self.base.mode() == ApicMode::X2apic
+    }
+
+    /// The logical destination register; in x2APIC mode cluster (bits 31:16) and bit within it
+    /// (15:0), both from the ID (SDM 12.12.10.2).
+    #[must_use]
+    pub fn ldr(&self) -> u32 {
+        if self.is_x2apic() {
+            x2apic_ldr(self.config.id)
+        } else {
+            self.ldr
+        }
+    }
+
+    /// The destination format register. Without meaning in x2APIC mode.
+    #[must_use]
+    pub fn dfr(&self) -> u32 {
+        self.dfr
+    }
+
+    /// Moves what was posted into IRR, and hands on the rest. Fixed interrupts that arrive while the
+    /// APIC is software-disabled are lost; NMI, INIT and SIPI arrive (SDM 12.4.7.2).
+    pub fn pull(&mut self, inbox: &Inbox) -> Pulled {
+        for (word, mut bits) in (0_u8..).zip(inbox.take_vectors()) {
+            while bits != 0 {
+                let vector = word * 64 + bits.trailing_zeros() as u8;
+                bits &= bits - 1;
+                if self.enabled() {
+                    self.accept(vector);
+                }
+            }
+        }
+        inbox.take_events()
+    }
+
+    /// Host time in ns at which the timer fires next; none when it is disarmed or its LVT entry
+    /// masked. Computed when the timer is armed, so this costs nothing.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.timer
+            .expiry()
+            .filter(|_| !self.lvt.masked(Entry::Timer))
+    }
+
+    /// Lets the timer fire if it is due; true if it caused an interrupt.
+    ///
+    /// Periods that have passed unnoticed are one interrupt, and the next one stays on the grid of
+    /// the first. Afterwards [`LocalApic::deadline`] is later than `now`, or none.
+    pub fn advance(&mut self, now: Moment) -> bool {
+        if !self.timer.settle(now) || self.lvt.masked(Entry::Timer) {
+            return false;
+        }
+        self.accept(self.lvt.vector(Entry::Timer))
+    }
+
+    /// Whether a timer interrupt, if it fired now, would reach the processor: its LVT entry is
+    /// unmasked, the APIC enabled, the vector's class above PPR's.
+    #[must_use]
+    pub fn timer_vector_deliverable(&self) -> bool {
+        let vector = self.lvt.vector(Entry::Timer);
+        self.enabled()
+            && !self.lvt.masked(Entry::Timer)
+            && vector >= FIRST_LEGAL_VECTOR
+            && class(vector) > class(self.ppr())
+    }
+
+    /// The vector to inject next: the highest in IRR if its class is above PPR's.
+    #[must_use]
+    pub fn next_vector(&self) -> Option<u8> {
+        if !self.enabled() {
+            return None;
+        }
+        self.irr
+            .highest()
+            .filter(|vector| class(*vector) > class(self.ppr()))
+    }
+
+    /// The processor has taken this vector: it moves from IRR to ISR. A vector that is not in IRR is
+    /// ignored.
+    pub fn acknowledge(&mut self, vector: u8) {
+        if self.irr.contains(vector) {
+            self.irr.remove(vector);
+            self.isr.insert(vector);
+        }
+    }
+
+    /// The task-priority register.
+    #[must_use]
+    pub fn tpr(&self) -> u8 {
+        self.tpr
+    }
+
+    /// CR8: the class of TPR, 0 to 15.
+    #[must_use]
+    pub fn cr8(&self) -> u8 {
+        class(self.tpr)
+    }
+
+    /// Takes over CR8 after the guest ran. Bits 7:4 are ignored. The sub-class of TPR is cleared, as
+    /// a move to CR8 does (SDM 12.8.6), unless the class is what it was: then the guest most likely
+    /// did not write CR8 at all.
+    pub fn set_cr8(&mut self, cr8: u8) {
+        if cr8 & 0xf != self.cr8() {
+            self.tpr = cr8 << 4;
+        }
+    }
+
+    /// The processor-priority register (SDM 12.8.3.1).
+    fn ppr(&self) -> u8 {
+        let in_service = self.isr.highest().unwrap_or(0);
+        if class(self.tpr) >= class(in_service) {
+            self.tpr
+        } else {
+            in_service & 0xf0
+        }
+    }
+
+    /// Enabled, by IA32_APIC_BASE and by SVR.
+    fn enabled(&self) -> bool {
+        self.base.mode() != ApicMode::Disabled && self.svr & regs::SVR_ENABLE != 0
+    }
+
+    /// An edge-triggered interrupt has arrived or arisen here; true if it is now in IRR.
+    fn accept(&mut self, vector: u8) -> bool {
+        if vector < FIRST_LEGAL_VECTOR {
+            self.note_error(regs::ESR_RECEIVE_ILLEGAL_VECTOR);
+            return false;
+        }
+        self.irr.insert(vector);
+        self.tmr.remove(vector);
+        true
+    }
+
+    /// Notes an error, and raises the error interrupt the first time since ESR was written (SDM
+    /// 12.5.3).
+    fn note_error(&mut self, error: u32) {
+        if self.errors & error != 0 {
+            return;
+        }
+        self.errors |= error;
+        if self.lvt.masked(Entry::Error) {
+            return;
+        }
+        let vector = self.lvt.vector(Entry::Error);
+        if vector < FIRST_LEGAL_VECTOR {
+            self.errors |= regs::ESR_RECEIVE_ILLEGAL_VECTOR;
+        } else {
+            let _ = self.accept(vector);
+        }
+    }
+}
+
+/// The logical ID that x2APIC mode gives an APIC: SDM 12.12.10.2.
+fn x2apic_ldr(id: u32) -> u32 {
+    (id >> 4) << 16 | 1 << (id & 0xf)
+}

@@ -1,0 +1,1 @@
+//! Behaviour of the local APIC, register by register.
