@@ -21,11 +21,14 @@ const SHARED: &[&str] = &[
 
 /// Name and own sources.
 const IMAGES: &[(&str, &[&str])] = &[
-    ("hello", &["hello.c", "user.S"]),
-    ("busy", &["busy.c", "user.S"]),
+    ("hello", &["hello.c", "user.c", "user.S"]),
+    ("tick", &["tick.c", "tick_entry.S"]),
+    ("busy", &["busy.c", "user.c", "user.S"]),
+    ("ipi", &["ipi.c"]),
+    ("halt", &["halt.c", "halt_entry.S"]),
 ];
 
-const HEADERS: &[&str] = &["abi.h", "kernel.h", "user.h", "link.ld"];
+const HEADERS: &[&str] = &["abi.h", "kernel.h", "user.h", "tick.h", "link.ld"];
 
 const COMPILE: &[&str] = &[
     "-std=gnu11",

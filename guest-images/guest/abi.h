@@ -39,6 +39,8 @@
 #define STATE_RUNNING   1
 #define STATE_DONE      2
 
+#define VECTOR_NMI      2
+#define VECTOR_INVALID_OPCODE 6
 #define VECTOR_TIMER    0x40
 #define VECTOR_IPI      0x50
 #define VECTOR_SPURIOUS 0xff
@@ -48,6 +50,7 @@
 #define SEL_USER_DATA   0x1b
 #define SEL_USER_CODE   0x23
 #define SEL_CODE32      0x28
+#define SEL_TSS         0x30
 
 #define TRAMPOLINE      0x8000
 #define STACK_BYTES     0x1000
@@ -60,9 +63,6 @@
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC      0x800
 #define MSR_EFER        0xc0000080
-#define MSR_STAR        0xc0000081
-#define MSR_LSTAR       0xc0000082
-#define MSR_FMASK       0xc0000084
 #define MSR_GS_BASE     0xc0000101
 #define MSR_KVMCLOCK    0x4b564d01
 

@@ -168,6 +168,7 @@ spurious_entry:
 
         .data
         .balign 8
+        .globl gdt
 gdt:
         .quad 0
         .quad 0x00af9b000000ffff        /* SEL_CODE64 */
@@ -175,6 +176,7 @@ gdt:
         .quad 0x00cff3000000ffff        /* SEL_USER_DATA */
         .quad 0x00affb000000ffff        /* SEL_USER_CODE */
         .quad 0x00cf9b000000ffff        /* SEL_CODE32 */
+        .quad 0, 0                      /* SEL_TSS, filled in user.c */
 gdt_end:
         .balign 8
 gdt_pointer:

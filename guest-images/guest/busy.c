@@ -18,6 +18,7 @@ void image_main(void)
             fail("secs is above 1000000");
         stop = rdtsc() + secs * hz;
     }
+    user_open();
     user_enter(user_count, (u64)&report->progress, stop);
     report->state = STATE_DONE;
     put("busy: progress=");

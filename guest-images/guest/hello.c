@@ -16,8 +16,10 @@ static void fault(void)
         empty_idt();
         __asm__ volatile("popcntl (%0), %%eax; ud2" : : "r"((u64)UNMAPPED_GPA) : "eax", "memory");
     }
-    if (param_is("fault", "hang"))
+    if (param_is("fault", "hang")) {
+        user_open();
         user_enter(user_hang, 0, 0);
+    }
     if (param_is("fault", "cli-hlt"))
         for (;;) {
             cli();

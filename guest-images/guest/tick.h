@@ -1,0 +1,17 @@
+/* tick_entry.S: the timer handlers, one for each timer mode and APIC mode, and
+ * the loop they interrupt. */
+#ifndef TICK_H
+#define TICK_H
+
+#include "kernel.h"
+
+/* Interrupt entries. They use rax, rcx and rdx without saving them: only
+ * tick_idle may be interrupted by them. */
+extern const u8 tick_deadline_x2apic[], tick_deadline_xapic[];
+extern const u8 tick_oneshot_x2apic[], tick_oneshot_xapic[];
+extern const u8 tick_periodic_x2apic[], tick_periodic_xapic[];
+
+/* Halts with IF=1 until `ticks` interrupts were handled; 0: for ever. */
+void tick_idle(u64 ticks);
+
+#endif
