@@ -1,0 +1,358 @@
+//! Tests of the kernel file's checks, with hand-made files; and random ones.
+
+use super::*;
+use proptest::prelude::*;
+use vm_memory::Bytes;
+
+const MIB: u64 = 1 << 20;
+
+/// What [`Image::build`] makes an ELF64 file of.
+#[derive(Debug, Clone)]
+pub(in crate::boot) struct Image {
+    /// `e_entry`.
+    pub entry: u64,
+    /// Type, `p_paddr`, `p_memsz`, alignment and bytes of each program header.
+    pub parts: Vec<(u32, u64, u64, u64, Vec<u8>)>,
+}
+
+impl Image {
+    /// One segment of `bytes` at `start`, entered at its first byte.
+    pub fn at(start: u64, bytes: &[u8]) -> Self {
+        Self {
+            entry: start,
+            parts: vec![],
+        }
+        .segment(start, bytes.len() as u64, bytes)
+    }
+
+    /// The same file with one more segment.
+    pub fn segment(mut self, start: u64, memsz: u64, bytes: &[u8]) -> Self {
+        self.parts
+            .push((PT_LOAD, start, memsz, 0x1000, bytes.to_vec()));
+        self
+    }
+
+    /// The same file with one more segment of notes.
+    pub fn notes(mut self, align: u64, bytes: &[u8]) -> Self {
+        self.parts.push((PT_NOTE, 0, 0, align, bytes.to_vec()));
+        self
+    }
+
+    /// The file's bytes.
+    pub fn build(&self) -> Vec<u8> {
+        let mut out = b"\x7fELF\x02\x01\x01".to_vec();
+        out.resize(16, 0);
+        for half in [2u16, EM_X86_64] {
+            out.extend(half.to_le_bytes());
+        }
+        out.extend(1u32.to_le_bytes());
+        for word in [self.entry, HEADER as u64, 0] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend(0u32.to_le_bytes());
+        for half in [HEADER, PROGRAM_HEADER, self.parts.len(), 0, 0, 0] {
+            out.extend((half as u16).to_le_bytes());
+        }
+        let mut offset = (HEADER + self.parts.len() * PROGRAM_HEADER) as u64;
+        for (kind, start, memsz, align, bytes) in &self.parts {
+            out.extend(kind.to_le_bytes());
+            out.extend(7u32.to_le_bytes());
+            for word in [offset, *start, *start, bytes.len() as u64, *memsz, *align] {
+                out.extend(word.to_le_bytes());
+            }
+            offset += bytes.len() as u64;
+        }
+        for (.., bytes) in &self.parts {
+            out.extend(bytes);
+        }
+        out
+    }
+}
+
+/// A note with its padding.
+pub(in crate::boot) fn note(name: &[u8], kind: u32, desc: &[u8]) -> Vec<u8> {
+    let mut out = (name.len() as u32).to_le_bytes().to_vec();
+    out.extend((desc.len() as u32).to_le_bytes());
+    out.extend(kind.to_le_bytes());
+    for part in [name, desc] {
+        out.extend(part);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
+fn pvh_note(entry: u32) -> Vec<u8> {
+    note(b"Xen\0", NOTE_PHYS32_ENTRY, &entry.to_le_bytes())
+}
+
+fn guest() -> GuestMemory {
+    memory::create(16 * MIB).unwrap()
+}
+
+fn good() -> Image {
+    Image::at(2 * MIB, b"kernel code")
+}
+
+/// Overwrites bytes of the good file and gives the error it then makes.
+fn patched(at: usize, bytes: &[u8]) -> ElfError {
+    let mut file = good().build();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    load(&guest(), &file).unwrap_err()
+}
+
+fn says(error: &ElfError, parts: &[&str]) {
+    let text = error.to_string();
+    assert!(!text.contains('\n'));
+    for part in parts {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn elf64_is_loaded_at_its_physical_addresses_and_entered_at_64_bits() {
+    let memory = guest();
+    let file = good().segment(4 * MIB, 0x3000, b"data").build();
+    assert_eq!(load(&memory, &file), Ok(Start::Long(2 * MIB)));
+    let mut found = [0; 11];
+    memory
+        .read_slice(&mut found, GuestAddress(2 * MIB))
+        .unwrap();
+    assert_eq!(&found, b"kernel code");
+    assert_eq!(
+        memory.read_obj::<[u8; 6]>(GuestAddress(4 * MIB)).unwrap(),
+        *b"data\0\0"
+    );
+}
+
+#[test]
+fn pvh_entry_is_preferred_to_the_64_bit_one() {
+    let file = good().notes(4, &pvh_note(0x20_0004)).build();
+    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0004)));
+}
+
+#[test]
+fn pvh_note_is_found_among_others_and_before_a_segment_of_other_notes() {
+    let mut notes = note(b"GNU\0", 3, &[9; 20]);
+    notes.extend(note(b"Xen\0", 5, b"xen-3.0\0"));
+    notes.extend(note(b"Linux\0", NOTE_PHYS32_ENTRY, &[1, 0, 0, 0]));
+    notes.extend(pvh_note(0x20_0000));
+    let file = good()
+        .notes(4, &notes)
+        .notes(8, &note(b"GNU\0", 5, &[0; 16]))
+        .build();
+    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
+}
+
+#[test]
+fn note_with_padding_to_8_does_not_hide_the_next() {
+    // Alignment 8 pads this note's 4-byte descriptor by 4 bytes more.
+    let mut notes = note(b"GNU\0", 3, &[9; 4]);
+    notes.extend([0; 4]);
+    notes.extend(pvh_note(0x20_0000));
+    let file = good().notes(8, &notes).build();
+    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
+}
+
+#[test]
+fn note_that_runs_past_its_segment_ends_the_notes() {
+    let mut cut = pvh_note(0x20_0000);
+    cut[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let file = good().notes(4, &cut).build();
+    assert_eq!(load(&guest(), &file), Ok(Start::Long(2 * MIB)));
+}
+
+#[test]
+fn pvh_note_without_an_address_is_refused() {
+    let file = good()
+        .notes(4, &note(b"Xen\0", NOTE_PHYS32_ENTRY, &[0; 2]))
+        .build();
+    says(
+        &load(&guest(), &file).unwrap_err(),
+        &["PVH note of 2 bytes", "needs 4"],
+    );
+}
+
+#[test]
+fn what_is_not_an_x86_64_elf_file_is_named() {
+    let error = |bytes: &[u8]| load(&guest(), bytes).unwrap_err();
+    says(&error(b""), &["empty"]);
+    says(&error(b"MZ\x90\0"), &["not an ELF file", "vmlinux"]);
+    says(&error(b"\x7fEL"), &["not an ELF file"]);
+    says(
+        &error(b"\x7fELF\x02"),
+        &["cut short: the ELF header ends at byte 64, the file at 5"],
+    );
+    says(&patched(4, &[1]), &["32-bit ELF", "elf64-x86-64"]);
+    says(
+        &patched(18, &[183, 0]),
+        &["not for x86-64 (ELF machine 183"],
+    );
+    says(&patched(5, &[2]), &["not for x86-64", "byte order 2"]);
+    says(&patched(4, &[7]), &["ELF class"]);
+}
+
+#[test]
+fn malformed_program_headers_are_named() {
+    says(&patched(54, &[32, 0]), &["not 56 bytes"]);
+    says(&patched(56, &[129, 0]), &["more than 128"]);
+    says(&patched(56, &[0, 0]), &["nothing to load"]);
+    says(
+        &patched(56, &[9, 0]),
+        &["cut short: the program headers end", "at byte 568"],
+    );
+    says(&patched(32, &[0; 8]), &["in the file header"]);
+    says(&patched(32, &[0xff; 8]), &["cut short"]);
+    says(&patched(64, &[6]), &["nothing to load"]);
+}
+
+#[test]
+fn malformed_segments_are_named() {
+    let file = good().build();
+    says(
+        &load(&guest(), &file[..file.len() - 1]).unwrap_err(),
+        &["cut short: a segment ends"],
+    );
+    // p_offset, p_filesz and p_memsz of the only program header.
+    says(&patched(64 + 8, &[0xff; 8]), &["cut short"]);
+    says(
+        &patched(64 + 32, &[12]),
+        &["0xc bytes in the file, 0xb in memory"],
+    );
+    says(
+        &patched(64 + 40, &[0xff; 8]),
+        &["malformed segment at 0x200000"],
+    );
+    let twice = good().segment(2 * MIB + 10, 4, b"more").build();
+    says(
+        &load(&guest(), &twice).unwrap_err(),
+        &["overlap at 0x20000a"],
+    );
+}
+
+#[test]
+fn segment_outside_memory_says_how_much_is_needed() {
+    let last = Image::at(16 * MIB - 4, b"last").build();
+    assert!(load(&guest(), &last).is_ok());
+    let over = Image::at(16 * MIB - 3, b"over").build();
+    says(
+        &load(&guest(), &over).unwrap_err(),
+        &["outside guest memory", "--memory 17M"],
+    );
+    let bss = good().segment(3 * MIB, 61 * MIB, b"").build();
+    says(&load(&guest(), &bss).unwrap_err(), &["--memory 64M"]);
+    let high = good().segment(HOLE_END, MIB, b"high").build();
+    says(&load(&guest(), &high).unwrap_err(), &["--memory 3073M"]);
+    let hole = good().segment(HOLE_START - MIB, 2 * MIB, b"hole").build();
+    says(
+        &load(&guest(), &hole).unwrap_err(),
+        &["device hole", "link it lower"],
+    );
+}
+
+#[test]
+fn segment_over_a_boot_structure_names_it() {
+    for (what, range) in TAKEN {
+        for start in [range.start, range.end - 1] {
+            let file = Image::at(start, b"x").build();
+            let error = load(&guest(), &file).unwrap_err();
+            says(
+                &error,
+                &[what, &format!("{:#x}-{:#x}", range.start, range.end)],
+            );
+        }
+        let beside = Image::at(range.end, b"x").build();
+        assert!(load(&guest(), &beside).is_ok(), "{:#x}", range.end);
+    }
+}
+
+#[test]
+fn entry_point_must_lie_in_a_segments_bytes() {
+    let mut image = good().segment(4 * MIB, MIB, b"bss");
+    for entry in [
+        0,
+        2 * MIB - 1,
+        2 * MIB + 11,
+        4 * MIB + 3,
+        0xffff_ffff_8100_0000,
+    ] {
+        image.entry = entry;
+        says(
+            &load(&guest(), &image.build()).unwrap_err(),
+            &["64-bit entry", "physical address"],
+        );
+    }
+    let file = good().notes(4, &pvh_note(0x10_0000)).build();
+    says(
+        &load(&guest(), &file).unwrap_err(),
+        &["PVH entry point 0x100000"],
+    );
+}
+
+#[test]
+fn entry_point_above_4_gib_is_refused() {
+    let memory = memory::create(HOLE_START + 16 * MIB).unwrap();
+    let error = load(&memory, &Image::at(HOLE_END, b"high").build()).unwrap_err();
+    says(&error, &["above 4 GiB"]);
+}
+
+#[test]
+fn refused_file_leaves_memory_untouched() {
+    let memory = guest();
+    let file = good().segment(64 * MIB, 4, b"far.").build();
+    assert!(load(&memory, &file).is_err());
+    assert_eq!(memory.read_obj::<u64>(GuestAddress(2 * MIB)).unwrap(), 0);
+}
+
+fn interesting() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        0..0x300u64,
+        (0..64u32).prop_map(|shift| 1 << shift),
+        (0..16u64).prop_map(|n| u64::MAX - n),
+        (0..2 * MIB).prop_map(|n| HOLE_START - MIB + n),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = load(&guest(), &bytes);
+        let _ = load(&guest(), &[b"\x7fELF\x02\x01".as_slice(), &bytes].concat());
+    }
+
+    #[test]
+    fn random_notes_never_panic(notes in prop::collection::vec(0u8..24, 0..80), eight: bool) {
+        let _ = pvh_entry_in(&notes, if eight { 8 } else { 4 });
+    }
+
+    /// Whatever a field says, no boot structure's place and nothing above the file's own segments is
+    /// written, and the entry lies in memory.
+    #[test]
+    fn mutated_files_never_panic_and_load_only_into_memory(
+        fields in prop::collection::vec((0usize..30, interesting()), 1..4),
+        cut in 0usize..400,
+    ) {
+        let mut file = good()
+            .segment(5 * MIB, MIB, b"data")
+            .notes(4, &pvh_note(0x20_0000))
+            .build();
+        for (field, value) in fields {
+            let at = 16 + field * 8;
+            file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        if cut < file.len() / 2 {
+            file.truncate(file.len() - cut);
+        }
+        let memory = guest();
+        let loaded = load(&memory, &file);
+        if let Ok(Start::Pvh(entry) | Start::Long(entry)) = loaded {
+            prop_assert!(entry < 16 * MIB);
+            prop_assert!(TAKEN.iter().all(|(_, range)| !range.contains(&entry)));
+        }
+        for (what, range) in TAKEN {
+            let mut found = vec![0; (range.end - range.start) as usize];
+            memory.read_slice(&mut found, GuestAddress(range.start)).unwrap();
+            prop_assert!(found.iter().all(|b| *b == 0), "{what} was written");
+        }
+    }
+}

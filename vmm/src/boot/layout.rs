@@ -1,0 +1,138 @@
+//! Where the boot structures lie in the guest's first MiB, and the memory map that says so.
+//!
+//! Owns nothing. Must not know what the structures contain.
+//!
+//! | from | to | what |
+//! |---|---|---|
+//! | 0x500 | 0x530 | GDT |
+//! | 0x6000 | 0x6400 | `hvm_start_info` and its memory map |
+//! | 0x7000 | 0x8000 | zero page (`boot_params`) |
+//! | 0x8000 | 0x9000 | nothing: guests put the start-up code of their APs here |
+//! | 0x9000 | 0xf000 | page tables |
+//! | 0x2_0000 | 0x2_0800 | command line |
+//! | 0x9_fc00 | 0x9_fc10 | MP floating pointer, in the first KiB of the EBDA |
+//! | 0xf_0000 | 0xf_2000 | MP configuration table |
+//!
+//! A kernel's segments may lie anywhere else.
+
+use std::ops::Range;
+
+use crate::memory::{self, GuestMemory, HOLE_END};
+
+/// Guest-physical address of the GDT.
+pub const GDT: u64 = 0x500;
+/// Guest-physical address of PVH's `hvm_start_info`.
+pub const START_INFO: u64 = 0x6000;
+/// Guest-physical address of the memory map `hvm_start_info` points at.
+pub const START_INFO_MAP: u64 = 0x6100;
+/// Guest-physical address of the zero page.
+pub const ZERO_PAGE: u64 = 0x7000;
+/// Guest-physical address of the PML4, the first of the page tables.
+pub const PAGE_TABLES: u64 = 0x9000;
+/// Guest-physical address of the command line.
+pub const CMDLINE: u64 = 0x2_0000;
+/// The longest command line, in bytes, without its terminating zero. Linux's `COMMAND_LINE_SIZE`
+/// on x86 is one more.
+pub const CMDLINE_MOST: usize = 2047;
+/// Guest-physical address of the MP floating pointer, where the extended BIOS data area begins and
+/// conventional memory ends.
+pub const MP_POINTER: u64 = 0x9_fc00;
+/// Guest-physical address of the MP configuration table.
+pub const MP_TABLE: u64 = 0xf_0000;
+/// Guest-physical address where ordinary memory goes on after the first MiB's special areas.
+pub const HIGH_MEMORY: u64 = 0x10_0000;
+
+/// Every range that the boot structures take, with its name.
+pub const TAKEN: [(&str, Range<u64>); 7] = [
+    ("the GDT", GDT..0x530),
+    ("the PVH start info", START_INFO..0x6400),
+    ("the zero page", ZERO_PAGE..0x8000),
+    ("the page tables", PAGE_TABLES..0xf000),
+    (
+        "the command line",
+        CMDLINE..CMDLINE + CMDLINE_MOST as u64 + 1,
+    ),
+    ("the MP floating pointer", MP_POINTER..MP_POINTER + 16),
+    ("the MP table", MP_TABLE..0xf_2000),
+];
+
+/// What a range of the memory map is for, with the values that e820 and PVH share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Use {
+    /// The guest may use it as it likes.
+    Ram = 1,
+    /// It holds tables the guest must not overwrite.
+    Reserved = 2,
+}
+
+/// One entry of the memory map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Guest-physical range, never empty.
+    pub range: Range<u64>,
+    /// What it is for.
+    pub kind: Use,
+}
+
+/// The guest's memory map in ascending order, without overlaps; at most 5 entries.
+///
+/// The guest's memory reaches at least to [`HIGH_MEMORY`].
+#[must_use]
+pub fn memory_map(memory: &GuestMemory) -> Vec<MapEntry> {
+    let all = [
+        (0..MP_POINTER, Use::Ram),
+        (MP_POINTER..0xa_0000, Use::Reserved),
+        (MP_TABLE..HIGH_MEMORY, Use::Reserved),
+        (HIGH_MEMORY..memory::low_end(memory), Use::Ram),
+        (HOLE_END..memory::high_end(memory), Use::Ram),
+    ];
+    all.into_iter()
+        .filter(|(range, _)| !range.is_empty())
+        .map(|(range, kind)| MapEntry { range, kind })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ranges_are_in_order_apart_and_leave_the_trampoline_page() {
+        for pair in TAKEN.windows(2) {
+            assert!(pair[0].1.end <= pair[1].1.start, "{pair:?}");
+        }
+        assert!(
+            TAKEN
+                .iter()
+                .all(|(_, r)| r.end <= 0x8000 || r.start >= 0x9000)
+        );
+        assert!(TAKEN.iter().all(|(_, r)| r.end <= HIGH_MEMORY));
+    }
+
+    #[test]
+    fn memory_map_covers_the_memory_and_not_the_holes() {
+        let map = memory_map(&memory::create((3 << 30) + (8 << 20)).unwrap());
+        let ram: Vec<_> = map
+            .iter()
+            .filter(|e| e.kind == Use::Ram)
+            .map(|e| e.range.clone())
+            .collect();
+        assert_eq!(
+            ram,
+            [
+                0..0x9_fc00,
+                0x10_0000..0xc000_0000,
+                0x1_0000_0000..0x1_0080_0000
+            ]
+        );
+        assert!(map.windows(2).all(|p| p[0].range.end <= p[1].range.start));
+    }
+
+    #[test]
+    fn memory_map_has_no_empty_entry() {
+        let map = memory_map(&memory::create(HIGH_MEMORY).unwrap());
+        assert!(map.iter().all(|e| !e.range.is_empty()));
+        assert_eq!(map.iter().filter(|e| e.kind == Use::Ram).count(), 1);
+    }
+}

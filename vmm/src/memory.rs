@@ -1,0 +1,243 @@
+//! Guest memory: how it is laid out in the guest's physical address space, mapped and given to KVM.
+//!
+//! Owns nothing once made; the VM owns the [`GuestMemory`]. Must not know what is in the memory.
+
+#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
+
+/// The memory of one guest: one or two anonymous mappings. Clones share them.
+pub type GuestMemory = GuestMemoryMmap<()>;
+
+/// The size of a page, in bytes. Guest memory is a whole number of them.
+pub const PAGE: u64 = 0x1000;
+
+/// Guest-physical address where the hole for devices (PCI, I/O APIC, local APIC) begins: 3 GiB.
+pub const HOLE_START: u64 = 0xc000_0000;
+
+/// Guest-physical address just after the hole, where the rest of the memory goes on: 4 GiB.
+pub const HOLE_END: u64 = 0x1_0000_0000;
+
+/// The most memory a guest can have, in bytes: 64 TiB, half of what a Linux process can map.
+pub const MOST: u64 = 1 << 46;
+
+/// Why a guest has no memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// No memory was asked for.
+    #[error("--memory 0: a guest needs memory, for instance --memory 64M")]
+    Zero,
+    /// The size is not a whole number of pages.
+    #[error("--memory: {bytes} bytes is not a multiple of 4 KiB; use {} bytes", round_up(*.bytes))]
+    Unaligned {
+        /// What was asked for, in bytes.
+        bytes: u64,
+    },
+    /// The size is above [`MOST`].
+    #[error("--memory: {bytes} bytes ({}) is more than a guest can have, which is 64 TiB", mib(*.bytes))]
+    TooMuch {
+        /// What was asked for, in bytes.
+        bytes: u64,
+    },
+    /// The host does not map that much.
+    #[error("--memory: the host cannot map {bytes} bytes ({}): {fault}", mib(*.bytes))]
+    Map {
+        /// What was asked for, in bytes.
+        bytes: u64,
+        /// What the host or the memory map said.
+        fault: String,
+    },
+    /// KVM refuses the mapping.
+    #[error("kvm does not take {bytes} bytes of guest memory at {start:#x}")]
+    Register {
+        /// Guest-physical start of the refused region.
+        start: u64,
+        /// Its size, in bytes.
+        bytes: u64,
+        /// What KVM said.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+}
+
+fn round_up(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(PAGE).unwrap_or(MOST)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+/// Maps `bytes` of zeroed memory: one region from address 0 up to [`HOLE_START`], what is left in a
+/// second one from [`HOLE_END`].
+///
+/// The mapping is private and anonymous and reserves no swap (`MAP_NORESERVE`): the host gives a page
+/// when the guest or Siesta first touches it.
+///
+/// # Errors
+/// [`MemoryError`] when `bytes` is 0, not a multiple of 4 KiB, above [`MOST`], or more than the host
+/// maps.
+pub fn create(bytes: u64) -> Result<GuestMemory, MemoryError> {
+    if bytes == 0 {
+        return Err(MemoryError::Zero);
+    }
+    if !bytes.is_multiple_of(PAGE) {
+        return Err(MemoryError::Unaligned { bytes });
+    }
+    if bytes > MOST {
+        return Err(MemoryError::TooMuch { bytes });
+    }
+    let low = bytes.min(HOLE_START);
+    let mut regions = vec![map(bytes, 0, low)?];
+    if bytes > low {
+        regions.push(map(bytes, HOLE_END, bytes - low)?);
+    }
+    GuestMemory::from_regions(regions).map_err(|fault| MemoryError::Map {
+        bytes,
+        fault: fault.to_string(),
+    })
+}
+
+fn map(bytes: u64, start: u64, len: u64) -> Result<GuestRegionMmap<()>, MemoryError> {
+    let failed = |fault: String| MemoryError::Map { bytes, fault };
+    let len = usize::try_from(len).map_err(|e| failed(e.to_string()))?;
+    let mapping = MmapRegionBuilder::new(len)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        .build()
+        .map_err(|e| failed(e.to_string()))?;
+    GuestRegionMmap::new(mapping, GuestAddress(start))
+        .ok_or_else(|| failed("the region wraps around the address space".into()))
+}
+
+/// Gives the memory to the VM (`KVM_SET_USER_MEMORY_REGION`, KVM API section 4.35), one slot a
+/// region, numbered from 0.
+///
+/// The caller keeps `memory` for as long as a vCPU of the VM can run: the guest writes into the
+/// mappings without any further check.
+///
+/// # Errors
+/// [`MemoryError::Register`] when KVM refuses a region, for instance because the VM has one already.
+pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let start = region.start_addr().raw_value();
+        let bytes = region.len();
+        let kvm_region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: start,
+            memory_size: bytes,
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the range is exactly one live mapping of this process, made for this guest and for
+        // nothing else, so no Rust reference points into it; the caller keeps it while the guest runs.
+        unsafe { vm.set_user_memory_region(kvm_region) }.map_err(|source| {
+            MemoryError::Register {
+                start,
+                bytes,
+                source,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Just after the last byte of memory below [`HOLE_START`]: the size of the low region.
+#[must_use]
+pub fn low_end(memory: &GuestMemory) -> u64 {
+    memory
+        .iter()
+        .filter(|r| r.start_addr().raw_value() < HOLE_START)
+        .map(|r| r.start_addr().raw_value() + r.len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Just after the last byte of memory from [`HOLE_END`] on; [`HOLE_END`] itself when there is none.
+#[must_use]
+pub fn high_end(memory: &GuestMemory) -> u64 {
+    memory
+        .iter()
+        .filter(|r| r.start_addr().raw_value() >= HOLE_END)
+        .map(|r| r.start_addr().raw_value() + r.len())
+        .max()
+        .unwrap_or(HOLE_END)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn small_guest_has_one_zeroed_region_at_0() {
+        let memory = create(64 << 20).unwrap();
+        assert_eq!(memory.num_regions(), 1);
+        assert_eq!((low_end(&memory), high_end(&memory)), (64 << 20, HOLE_END));
+        assert_eq!(
+            memory
+                .read_obj::<u64>(GuestAddress((64 << 20) - 8))
+                .unwrap(),
+            0
+        );
+    }
+
+    #[test]
+    fn exactly_3_gib_needs_no_second_region() {
+        let memory = create(3 * GIB).unwrap();
+        assert_eq!(memory.num_regions(), 1);
+        assert_eq!(low_end(&memory), HOLE_START);
+    }
+
+    #[test]
+    fn memory_above_3_gib_goes_on_at_4_gib() {
+        let memory = create(3 * GIB + PAGE).unwrap();
+        assert_eq!(
+            (low_end(&memory), high_end(&memory)),
+            (HOLE_START, HOLE_END + PAGE)
+        );
+        assert!(!memory.address_in_range(GuestAddress(HOLE_START)));
+        assert!(!memory.address_in_range(GuestAddress(HOLE_END - 1)));
+        memory
+            .write_obj(7u8, GuestAddress(HOLE_END + PAGE - 1))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_bad_size_names_the_fix() {
+        assert!(create(0).unwrap_err().to_string().contains("--memory 64M"));
+        assert!(
+            create(4097)
+                .unwrap_err()
+                .to_string()
+                .contains("use 8192 bytes")
+        );
+        assert!(
+            create(u64::MAX)
+                .unwrap_err()
+                .to_string()
+                .contains("not a multiple")
+        );
+        let above = create(MOST + PAGE).unwrap_err().to_string();
+        assert!(
+            above.contains("64 TiB") && above.contains("67108864 MiB"),
+            "{above}"
+        );
+    }
+
+    #[test]
+    fn more_than_the_host_maps_is_an_error() {
+        if let Err(error) = create(MOST) {
+            assert!(
+                error.to_string().contains("70368744177664 bytes"),
+                "{error}"
+            );
+        }
+    }
+}
