@@ -3,18 +3,20 @@
 //! Owns the order of the steps, none of which starts anything: a failure leaves nothing behind but
 //! an error. Must not know how vCPUs run.
 
-use std::io;
 use std::sync::Arc;
 
 use devices::apic::{ApicConfig, LocalApic, Routing};
-use devices::bus::Bus;
+use devices::bus::{Bus, BusBuilder, BusError};
+use devices::debug_exit::{self, DebugExit};
+use devices::i8042::{self, I8042};
+use devices::serial::{self, SerialPort};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::VmFd;
 use thiserror::Error;
 use tmigr::Slot;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::boot::{self, BootError};
+use crate::boot::{self, BootError, StateError};
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
@@ -27,6 +29,9 @@ use crate::vm::{Parts, VmShared};
 
 /// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
 const APIC_TIMER_HZ: u64 = 1_000_000_000;
+
+/// Three pages that the guest never sees (KVM API, "KVM_SET_TSS_ADDR"), below the BIOS's place.
+const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// Which ways of arming the APIC timer a guest is offered (`--apic-timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -80,9 +85,12 @@ pub enum BuildError {
         #[source]
         source: kvm_ioctls::Error,
     },
-    /// Out of descriptors.
+    /// The devices' addresses collide.
     #[error("cannot set up devices: {0}")]
-    Devices(#[source] io::Error),
+    Devices(#[from] BusError),
+    /// Registers could not be set.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// `--apic-timer deadline` on a host where the write never arrives.
     #[error(
         "--apic-timer deadline: this host's KVM does not hand TSC-deadline writes to user space; \
@@ -144,7 +152,7 @@ pub fn build(
     )?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
-    let bus = bus(place.console).map_err(BuildError::Devices)?;
+    let bus = bus(place.console)?;
     let vm = Arc::new(VmShared::new(Parts {
         name: format!("vm{}", place.id),
         id: place.id,
@@ -167,7 +175,7 @@ pub fn build(
         };
         let leaves = cpuid::for_vcpu(host, &options)?;
         fd.set_cpuid2(&leaves).map_err(kvm("cannot set CPUID"))?;
-        let tsc_offset = tsc_offset(&fd);
+        let tsc_offset = msr::tsc_offset(&fd);
         let apic = LocalApic::new(ApicConfig {
             id: index,
             bsp: index == 0,
@@ -199,6 +207,8 @@ fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<
 
 fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
     let fd = host.kvm.create_vm().map_err(kvm("cannot create a VM"))?;
+    // VMX without unrestricted guests needs it for real mode; elsewhere it does no harm.
+    fd.set_tss_address(TSS_ADDRESS).map_err(kvm("cannot place the TSS"))?;
     if user_apic {
         msr::enable_user_space_msrs(&fd)?;
     } else {
@@ -209,12 +219,11 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
     Ok(fd)
 }
 
-fn bus(console: ConsoleWriter) -> io::Result<Bus> {
-    let _ = console;
-    todo!()
-}
-
-/// Guest TSC minus host TSC (KVM API, "KVM_VCPU_TSC_OFFSET").
-fn tsc_offset(fd: &VcpuFd) -> u64 {
-    msr::tsc_offset(fd)
+/// The devices that every VM has.
+fn bus(console: ConsoleWriter) -> Result<Bus, BusError> {
+    let bus = BusBuilder::new()
+        .pio(serial::COM1, Box::new(SerialPort::new(console)))?
+        .pio(debug_exit::PORTS, Box::new(DebugExit))?
+        .pio(i8042::PORTS, Box::new(I8042))?;
+    Ok(bus.freeze())
 }

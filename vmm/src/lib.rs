@@ -1,3 +1,26 @@
 //! The Siesta virtual machine monitor.
+//!
+//! Owns everything that touches KVM, memory, threads and clocks. Start with `docs/architecture.md`,
+//! which names the file for each question; in code, [`vcpu`] runs vCPUs, [`domain`] is what those
+//! that look after each other's timers share, [`fleet`] is several VMs in a process, [`assemble`]
+//! builds one, [`bench`] measures, [`cli`] is the command.
+
+pub mod assemble;
 pub mod bench;
+pub mod boot;
+pub mod cli;
 pub mod clock;
+pub mod console;
+pub mod cpuid;
+pub mod domain;
+pub mod event_loop;
+pub mod fleet;
+pub mod kvm;
+pub mod memory;
+pub mod msr;
+pub mod probe;
+pub mod signals;
+pub mod tiny_guests;
+pub mod trail;
+pub mod vcpu;
+pub mod vm;

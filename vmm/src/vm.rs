@@ -7,14 +7,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use devices::apic::Routing;
+use devices::apic::{DeliveryMode, Inbox, Ipi, Routing};
 use devices::bus::Bus;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::GuestMemory;
-use crate::vcpu::Held;
+use crate::vcpu::{Held, Post};
 
 /// The part of a VM that its vCPU threads and the controller share.
 pub struct VmShared {
@@ -120,6 +120,26 @@ impl VmShared {
             tracing::debug!(vm = %self.name, "{access} of unknown MSR {index:#x}: #GP");
         }
     }
+}
+
+/// Puts an interrupt into the inbox of a vCPU that it is for. Answers what its run word has to be
+/// told; nothing, where modern processors ignore the message.
+#[must_use]
+pub fn put(inbox: &Inbox, ipi: &Ipi) -> Option<Post> {
+    match ipi.mode {
+        DeliveryMode::Fixed | DeliveryMode::LowestPriority => inbox.post(ipi.vector),
+        DeliveryMode::Nmi => inbox.post_nmi(),
+        DeliveryMode::Init => {
+            inbox.post_init();
+            return Some(Post::Startup);
+        }
+        DeliveryMode::Sipi => {
+            inbox.post_sipi(ipi.vector);
+            return Some(Post::Startup);
+        }
+        DeliveryMode::InitDeassert => return None,
+    }
+    Some(Post::Interrupt)
 }
 
 /// Why a vCPU cannot go on.

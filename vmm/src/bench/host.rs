@@ -53,7 +53,7 @@ impl HostFacts {
         }
     }
 
-    /// Two lines for people, without a line feed at the end.
+    /// Three lines for people, without a line feed at the end.
     #[must_use]
     pub fn lines(&self) -> String {
         let text = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -70,7 +70,7 @@ impl HostFacts {
         );
         format!(
             "host: Linux {}, {cpus} CPUs ({}{})\n      KVM {}, halt_poll_ns {}, exit to user space \
-             {cost}, cpuidle {}, clock {}",
+             {cost}\n      cpuidle {}, clock {}",
             text(&self.kernel),
             text(&self.cpu_model),
             if self.virtualized == Some(true) {
@@ -150,7 +150,7 @@ model name\t: another
         assert_eq!(
             facts.lines(),
             "host: Linux 6.18.0, 2 CPUs (unknown, virtual)\n      KVM of the PVM type, \
-             halt_poll_ns 200000, exit to user space 7.0 us, cpuidle unknown, clock unknown"
+             halt_poll_ns 200000, exit to user space 7.0 us\n      cpuidle unknown, clock unknown"
         );
     }
 }

@@ -132,7 +132,8 @@ impl Measured {
     }
 
     /// CPU time of the process, without what the busy guests' work would have taken had each of
-    /// them been alone, for each tick delivered.
+    /// them been alone, for each tick delivered; 0 where a busy guest was faster than alone, as the
+    /// ticks' share is then lost in the noise.
     fn cpu_us_per_tick(&self) -> Figure {
         let work_secs = match self.busy {
             0 => Some(0.0),
@@ -144,7 +145,7 @@ impl Measured {
         let (before, after) = (&self.before.sample, &self.after.sample);
         let ticks = after.delivered.saturating_sub(before.delivered) as f64;
         let secs = work_secs.map(|work_secs| self.process_cpu_secs() - work_secs);
-        Figure::maybe(secs.map(|secs| secs * 1e6 / ticks))
+        Figure::maybe(secs.map(|secs| secs.max(0.0) * 1e6 / ticks))
     }
 
     fn lateness(&self) -> LatenessFigures {
@@ -345,6 +346,15 @@ mod tests {
             ..measured()
         };
         assert_eq!(unknown.figures().cpu_us_per_tick, Figure::UNKNOWN);
+    }
+
+    #[test]
+    fn a_busy_guest_faster_than_alone_leaves_nothing_for_ticks() {
+        let noise = Measured {
+            alone_per_cpu_sec: Figure::of(3_999.0),
+            ..measured()
+        };
+        assert_eq!(noise.figures().cpu_us_per_tick, Figure::of(0.0));
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Report {
 fn marks(run: &Run) -> Vec<String> {
     let Figures {
         ticks,
+        cpu_us_per_tick,
         foreign_cpu_share,
         stolen_cpu_share,
         ..
@@ -155,6 +156,11 @@ fn marks(run: &Run) -> Vec<String> {
             "only {:.1} % of the expected ticks were delivered",
             percent(share)
         ));
+    }
+    if cpu_us_per_tick.get() == Some(0.0) {
+        said.push(
+            "the CPU time of a tick is lost in the noise of the busy guests' speed".to_owned(),
+        );
     }
     if let Some(early) = ticks.early.get().filter(|&early| early > 0.0) {
         said.push(format!("{early} ticks came before their deadline"));
@@ -239,5 +245,122 @@ impl Drop for JsonFile {
             // If even that fails, nothing better can be done.
             let _ = fs::remove_file(unfinished);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figures::Ticks;
+
+    fn run(change: fn(&mut Figures)) -> Run {
+        let ticks = Ticks {
+            delivered: Figure::of(1_000.0),
+            expected: Figure::of(1_000.0),
+            early: Figure::of(0.0),
+        };
+        let mut figures = Figures {
+            ticks,
+            foreign_cpu_share: Figure::of(0.05),
+            ..<_>::default()
+        };
+        change(&mut figures);
+        Run {
+            mode: Mode::Thread,
+            repeat: 2,
+            vms: 10,
+            busy: 1,
+            figures,
+        }
+    }
+
+    #[test]
+    fn a_quiet_run_has_no_mark() {
+        assert_eq!(marks(&run(|_| {})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_run_is_marked_for_each_reason() {
+        let marks = marks(&run(|of| {
+            of.foreign_cpu_share = Figure::of(0.0712);
+            of.stolen_cpu_share = Figure::of(0.3);
+            of.ticks.delivered = Figure::of(931.0);
+            of.ticks.early = Figure::of(3.0);
+            of.cpu_us_per_tick = Figure::of(0.0);
+        }));
+        let expected = [
+            "run 2 of thread: 7 % of the host's CPU time went to others",
+            "run 2 of thread: 30 % of the host's CPU time was stolen from it",
+            "run 2 of thread: only 93.1 % of the expected ticks were delivered",
+            "run 2 of thread: the CPU time of a tick is lost in the noise of the busy guests' speed",
+            "run 2 of thread: 3 ticks came before their deadline",
+        ];
+        assert_eq!(marks, expected);
+    }
+
+    fn empty() -> Report {
+        Report::new(
+            &Plan::default(),
+            HostFacts::default(),
+            Figure::UNKNOWN,
+            Vec::new(),
+        )
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("is a folder").flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn an_unfinished_report_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.json");
+        drop(JsonFile::open(&path).expect("is writable"));
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+        fs::write(&path, "old").expect("is writable");
+        let json = JsonFile::open(&path).expect("is writable");
+        assert_eq!(
+            fs::read_to_string(&path).expect("is there"),
+            "old",
+            "kept until the end"
+        );
+        drop(json);
+        assert_eq!(names(folder.path()), ["out.json"]);
+        assert_eq!(fs::read_to_string(&path).expect("is there"), "old");
+    }
+
+    #[test]
+    fn a_finished_report_replaces_the_old_one_even_through_a_link() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.json");
+        let link = folder.path().join("link.json");
+        fs::write(&path, "a very old and long report").expect("is writable");
+        std::os::unix::fs::symlink(&path, &link).expect("can link");
+        let json = JsonFile::open(&link).expect("is writable");
+        json.finish(&empty()).expect("can be written");
+        let text = fs::read_to_string(&path).expect("is there");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(json["schema"], "siesta.density/1");
+        assert!(text.ends_with("}\n"));
+        assert!(fs::symlink_metadata(&link).expect("is there").is_symlink());
+        assert_eq!(names(folder.path()).len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_directly() {
+        let json = JsonFile::open(Path::new("/dev/null")).expect("is writable");
+        json.finish(&empty()).expect("can be written");
+        assert!(!fs::metadata("/dev/null").expect("is there").is_file());
+    }
+
+    #[test]
+    fn unwritable_places_are_refused_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(JsonFile::open(&folder.path().join("no/such/folder")).is_err());
+        assert!(JsonFile::open(folder.path()).is_err(), "a folder");
+        assert_eq!(names(folder.path()), Vec::<String>::new());
     }
 }

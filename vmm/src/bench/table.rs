@@ -8,16 +8,14 @@ use super::figures::{Figure, Figures, LevelFigures};
 use super::launch::Mode;
 use super::report::Report;
 
-/// A label of at most 22 characters, and the figure.
+/// A label of at most 20 characters, and the figure.
 type Row = (&'static str, fn(&Figures) -> Figure);
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     ("ticks delivered", |of| of.ticks.delivered),
     ("ticks expected", |of| of.ticks.expected),
     ("thread wakeups/s", |of| of.thread_wakeups_per_sec),
-    ("involuntary switches/s", |of| {
-        of.involuntary_switches_per_sec
-    }),
+    ("invol. switches/s", |of| of.involuntary_switches_per_sec),
     ("host idle entries/s", |of| of.host_idle_entries_per_sec),
     ("host timer interr./s", |of| {
         of.host_timer_interrupts_per_sec
@@ -37,9 +35,8 @@ const ROWS: [Row; 22] = [
     ("fds/VM", |of| of.fds_per_vm),
     ("threads/VM", |of| of.threads_per_vm),
     ("boot, ms", |of| of.boot_ms),
-    ("CPU of others, %", |of| {
-        Figure::maybe(of.foreign_cpu_share.get().map(|of| of * 100.0))
-    }),
+    ("CPU of others, %", |of| percent(of.foreign_cpu_share)),
+    ("CPU stolen, %", |of| percent(of.stolen_cpu_share)),
 ];
 
 /// The end of a label, and the figure of one level.
@@ -191,6 +188,10 @@ fn lay_out(table: &[Vec<String>], modes: usize) -> Vec<String> {
     table.iter().map(line).collect()
 }
 
+fn percent(share: Figure) -> Figure {
+    Figure::maybe(share.get().map(|share| share * 100.0))
+}
+
 fn ratio(figure: Figure, kernel: Figure) -> String {
     let known = figure
         .get()
@@ -268,9 +269,22 @@ mod tests {
     }
 
     #[test]
+    fn the_widest_table_has_100_columns() {
+        let mut row = vec!["x".repeat(20)];
+        for _ in 0..3 {
+            row.extend(["12.3k".to_owned(), "(12.3k..12.3k)".to_owned()]);
+        }
+        row.extend(["12.3k".to_owned(), "12.3k".to_owned()]);
+        let mut header = vec![String::new(); 9];
+        header[5] = "migrate".to_owned();
+        let lines = lay_out(&[header, row], 3);
+        assert_eq!(lines[1].len(), 100, "{}", lines[1]);
+    }
+
+    #[test]
     fn labels_fit() {
         for (label, _) in ROWS {
-            assert!(label.len() <= 22, "{label}");
+            assert!(label.len() <= 20, "{label}");
         }
     }
 }

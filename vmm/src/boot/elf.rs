@@ -181,7 +181,7 @@ impl Segment {
 /// Checks the file `bytes`, copies its segments into `memory`, and says where to start: at the PVH
 /// entry if there is one, else at the 64-bit entry.
 ///
-/// Memory beyond a segment's file bytes is left as it is: zero in a new guest.
+/// Memory beyond a segment's file bytes is left as it is, which is zero in a new guest.
 ///
 /// # Errors
 /// [`ElfError`], before anything has been copied (except [`ElfError::Load`]).

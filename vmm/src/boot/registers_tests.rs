@@ -1,6 +1,7 @@
 //! Tests of the start-up registers and of the tables they point at; none opens KVM.
 
 use super::*;
+use crate::boot::layout::TAKEN;
 use crate::memory;
 
 fn entry(kind: EntryKind) -> Entry {
@@ -43,6 +44,22 @@ fn hidden_parts_of_the_segments_agree_with_the_gdt() {
             let found: u64 = memory.read_obj(GuestAddress(at)).unwrap();
             assert_eq!(found, descriptor(s), "selector {:#x}", s.selector);
         }
+    }
+}
+
+#[test]
+fn tables_stay_in_their_places() {
+    let memory = memory::create(2 << 20).unwrap();
+    write_tables(&memory).unwrap();
+    let taken = |name| &TAKEN.iter().find(|(what, _)| *what == name).unwrap().1;
+    for (from, to) in [
+        (0, taken("the GDT").start),
+        (taken("the GDT").end, taken("the page tables").start),
+        (taken("the page tables").end, 2 << 20),
+    ] {
+        let mut found = vec![0; (to - from) as usize];
+        memory.read_slice(&mut found, GuestAddress(from)).unwrap();
+        assert!(found.iter().all(|b| *b == 0), "{from:#x}-{to:#x}");
     }
 }
 

@@ -95,6 +95,7 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
     let pulled = held.apic.pull(inbox);
     if pulled.init {
         held.apic.init_reset();
+        route(held);
         held.halted = false;
         held.wait_sipi = true;
         boot::set_init_state(&held.fd).map_err(CrashCause::state)?;
@@ -110,6 +111,11 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
     Ok(())
 }
 
+/// Tells the senders of interrupts where this vCPU's APIC can be reached.
+pub(super) fn route(held: &Held<'_>) {
+    held.vcpu.vm.routing.update(held.vcpu.index as usize, &held.apic);
+}
+
 /// Carries out what an exit asks for beyond the vCPU itself.
 fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
     Stats::add(&w.vcpu.stats.exits, 1);
@@ -117,6 +123,7 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
         Next::Again => {}
         Next::Halt => held.halted = true,
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
+        Next::Routing => route(held),
         Next::End(outcome) => w.end_vm(held.vcpu, outcome),
         Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(held, cause)),
     }

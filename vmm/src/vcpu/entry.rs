@@ -55,8 +55,10 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
             let now = clock::moment(core.tsc_offset);
             if apic_base != core.apic_base {
                 core.apic_base = apic_base;
-                // KVM has checked the transition already; a value it took and we refuse changes nothing.
-                let _ = core.apic.write_msr(exits::IA32_APIC_BASE, apic_base, now);
+                // KVM has checked the transition already; what it took and we refuse changes nothing.
+                if core.apic.set_base(apic_base).is_ok() {
+                    vcpu.vm.routing.update(vcpu.index as usize, &core.apic);
+                }
             }
             Some(exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now))
         }

@@ -28,6 +28,8 @@ pub(super) enum Next {
     Halt,
     /// Send an interrupt to other vCPUs (or to this one).
     Ipi(Ipi),
+    /// The APIC can be reached under another address from now on.
+    Routing,
     /// The guest ended its VM.
     End(Outcome),
     /// The vCPU cannot go on.
@@ -37,8 +39,9 @@ pub(super) enum Next {
 impl From<Effect> for Next {
     fn from(effect: Effect) -> Self {
         match effect {
+            Effect::None => Next::Again,
             Effect::Ipi(ipi) => Next::Ipi(ipi),
-            _ => Next::Again,
+            Effect::Routing => Next::Routing,
         }
     }
 }

@@ -20,10 +20,10 @@ use tmigr::Slot;
 use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
-use super::{Core, Held, Post, Share, State, Stats, Vcpu, signal_number};
+use super::{Core, Held, Share, State, Stats, Vcpu, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
-use crate::vm::{Outcome, VmShared};
+use crate::vm::{self, Outcome, VmShared};
 
 /// Enough for the run loop and a crash report; a thread's stack is the larger part of what an idle
 /// vCPU costs.
@@ -288,8 +288,9 @@ impl<'a> Worker<'a> {
         let vm: &VmShared = &from.vm;
         for target in vm.routing.resolve(from.index as usize, ipi) {
             let slot = Slot(vm.first_slot + target as u32);
-            if let Some(vcpu) = self.domain.vcpu(slot) {
-                let why = vm.put(&vcpu.inbox, ipi);
+            if let Some(vcpu) = self.domain.vcpu(slot)
+                && let Some(why) = vm::put(&vcpu.inbox, ipi)
+            {
                 self.domain.post(vcpu, why);
             }
         }

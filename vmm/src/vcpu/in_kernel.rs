@@ -16,7 +16,7 @@ pub(super) fn live(w: &mut Worker<'_>) {
     let Some(mut held) = w.vcpu.take_waking() else { return };
     while !held.vcpu.word.load().stop() {
         match enter(w, &mut held) {
-            Next::Again | Next::Halt | Next::Ipi(_) => {}
+            Next::Again | Next::Halt | Next::Ipi(_) | Next::Routing => {}
             Next::End(outcome) => w.end_vm(held.vcpu, outcome),
             Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(&mut held, cause)),
         }

@@ -1,0 +1,119 @@
+//! `siesta bench density`.
+//!
+//! Owns the arguments. Must not know how anything is measured.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::options::{self, TimerOptions};
+use super::{Failure, GUEST_FAILED, INTERRUPTED, OK, values};
+use crate::clock;
+use crate::bench::{self, BenchError, Line, Plan, ThisHost};
+use crate::domain::TimerMode;
+use crate::signals::Signals;
+use crate::tiny_guests::TinyGuests;
+
+/// Longest interval that can be asked for, in seconds: a day.
+const LONGEST: f64 = 86_400.0;
+
+/// Arguments of `siesta bench density`.
+#[derive(Args)]
+pub(super) struct DensityArguments {
+    /// Idle guests that tick
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    vms: u32,
+    /// Guests that compute without pause
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=1024))]
+    busy: u32,
+    /// Ticks a second of each idle guest
+    #[arg(long, default_value_t = 100, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    hz: u32,
+    /// Length of each measured interval
+    #[arg(long, default_value = "5", value_parser = interval, value_name = "SECS")]
+    secs: f64,
+    /// Timer modes to compare, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kernel,thread,migrate", value_name = "MODES")]
+    modes: Vec<TimerMode>,
+    /// How often each mode is measured; the modes take turns
+    #[arg(long, default_value_t = 3, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+    /// Seed of the phases of the ticks [default: drawn, and printed]
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Also write the figures into this file (schema siesta.density/1, see docs/density.md)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    timer: TimerOptions,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    values::seconds_up_to(text, LONGEST)
+}
+
+pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8, Failure> {
+    let signals = RefCell::new(Signals::take().map_err(Failure::input)?);
+    let plan = arguments.plan();
+    let (host, facts) = options::open_host(device)?;
+    let timer = arguments.timer.clone();
+    let mut guests = TinyGuests {
+        host,
+        facts,
+        policy: Box::new(move |mode, facts| timer.policy(mode, facts)),
+        sharing: arguments.timer.share,
+        apic_timer: arguments.timer.apic_timer,
+    };
+    let mut progress = Line::on_stderr(|| signals.borrow_mut().came());
+    let mut out = io::stdout().lock();
+    let measured = bench::density(&mut guests, &mut ThisHost, &plan, &mut out, &mut progress);
+    drop(progress);
+    let _ = out.flush();
+    match measured {
+        Ok(_) => Ok(OK),
+        Err(error) => Err(Failure { message: chain(&error), status: status(&error) }),
+    }
+}
+
+impl DensityArguments {
+    fn plan(&self) -> Plan {
+        Plan {
+            vms: self.vms,
+            hz: self.hz,
+            busy: self.busy,
+            secs: self.secs,
+            modes: self.modes.clone(),
+            repeat: self.repeat,
+            seed: self.seed.unwrap_or_else(|| clock::now_ns() >> 10 & 0xffff_ffff),
+            slack_ns: u64::try_from(self.timer.timer_slack.as_nanos()).unwrap_or(u64::MAX),
+            borrow_share_percent: self.timer.borrow_share,
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            json: self.json.clone(),
+        }
+    }
+}
+
+fn status(error: &BenchError) -> u8 {
+    match error {
+        BenchError::Interrupted => INTERRUPTED,
+        error if error.is_usage() => super::BAD_INPUT,
+        _ => GUEST_FAILED,
+    }
+}
+
+/// The error and what it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line
+}
