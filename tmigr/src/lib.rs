@@ -1,1 +1,96 @@
-//! Stub.
+//! The timer migration hierarchy.
+//!
+//! Halted vCPUs should not be woken for a timer that a vCPU which is awake anyway can look after.
+//! This crate says who that is. It knows slots, expiries and nanoseconds; it knows no vCPU, thread
+//! or clock, and never blocks but for a few instructions' worth of lock.
+//!
+//! ```text
+//!            level 1            [ group 2: migrator = group 0 ]
+//!                                /                          \
+//!            level 0   [ group 0: migrator = slot 1 ]   [ group 1: idle ]
+//!                        /     |      \                   /     \
+//!            slots      0      1       2                 8       9
+//!                     idle  active   active             idle    idle
+//! ```
+//!
+//! A level-0 group holds up to `FANOUT` slots, a group above as many groups. A slot is *active*
+//! while its vCPU executes, a group while any child is. The *migrator* of a group is the active
+//! child that looks after the timers of the idle ones: here slot 1 does it for slot 0, and, as its
+//! group is the migrator above, for slots 8 and 9. An idle slot's first timer is queued in its
+//! group; the first of an idle group in its parent. Nobody is active: the last one to go idle is
+//! told when to be back, and is the *keeper*.
+//!
+//! # Roles
+//!
+//! - The **owner** of a slot, one at a time, makes all calls about it. [`Hierarchy::deactivate`]
+//!   and [`Hierarchy::quick_check`] need an active slot, [`Hierarchy::activate`] and
+//!   [`Hierarchy::new_timer`] an idle one. Before it sleeps or runs its guest it asks for the
+//!   slot's [`Hierarchy::responsibility`] and arms one host timer.
+//! - The **migrator**'s owner runs passes: [`Hierarchy::requires_handle_remote`], then
+//!   [`Hierarchy::handle_remote`], with an [`Expire`] that expires others' timers.
+//! - **Whoever changes something** carries the [`Notice`]s that come back to the slots named.
+//! - **Whoever prepares** a slot ([`Hierarchy::prepare`]) is active in the tree throughout.
+//! - A slot that is not available takes part in nothing, and gets back what it gives.
+//!
+//! # Locks
+//!
+//! Outermost, never together: the growth mutex and the availability mutex. Then the lock of one
+//! slot, a group, its parent: bottom-up, never more than these three. The group word needs no lock.
+//! Callbacks run with no lock held, except [`Expire::release`] (the slot's lock). Groups are never
+//! freed.
+//!
+//! # Races
+//!
+//! | # | race | refused by | argued in | test |
+//! |---|---|---|---|---|
+//! | 1 | a late deactivation meets a newer activation | `seq` | `walk` | `race_1_*` |
+//! | 2 | a walk meets growth | parent before mask | `walk` | `race_2_*` |
+//! | 3 | the last one goes idle while a first event is queued | words read under the locks | `events` | `race_3_*` |
+//! | 4 | a slot runs while its timers are expired | own next expiry under the slot's lock | `remote` | `race_4_*` |
+//! | 5 | growth meets growth, activation, deactivation | links published last, preparer active | `growth` | `race_5_*` |
+//! | 6 | a notice meets its receiver going idle or arming | `known` and one order | `notify` | `race_6_*` |
+//!
+//! # Limits
+//!
+//! [`MAX_SLOTS`] slots. Groups are never freed. Times are nanoseconds; the last two values of the
+//! clock's range (584 years) mean "no timer" and "not before the end". There is no isolation of
+//! slots other than [`Hierarchy::unavailable`].
+#![forbid(unsafe_code)]
+
+mod arena;
+mod availability;
+mod events;
+mod geometry;
+mod group;
+mod growth;
+mod hierarchy;
+mod notify;
+mod queue;
+mod remote;
+mod slot;
+mod sync;
+mod walk;
+mod word;
+
+#[cfg(test)]
+mod tests;
+
+pub use availability::Unavailable;
+pub use geometry::MAX_SLOTS;
+pub use growth::PrepareError;
+pub use hierarchy::{CreateError, GroupView, Hierarchy, LevelCounters, SlotError};
+pub use notify::{Notice, Notices};
+pub use remote::{Expire, Expired, Next, Pass};
+pub use slot::Slot;
+pub use walk::Wakeup;
+
+/// No timer, inside.
+const NEVER: u64 = u64::MAX;
+
+fn some_unless_never(expires: u64) -> Option<u64> {
+    (expires != NEVER).then_some(expires)
+}
+
+fn never_if_none(expires: Option<u64>) -> u64 {
+    expires.unwrap_or(NEVER)
+}

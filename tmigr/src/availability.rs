@@ -1,0 +1,84 @@
+//! Coming into the hierarchy and leaving it.
+//!
+//! Owns both operations. Must not know what a slot's owner does in between.
+
+use crate::events::Walk;
+use crate::sync::{self, Ordering};
+use crate::{Hierarchy, NEVER, Notices, Slot, SlotError, some_unless_never};
+
+/// What taking out a slot brought about.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Unavailable {
+    /// The tree is idle and nobody will be back for the timer of this expiry, in nanoseconds: the
+    /// caller makes another available slot active, or has it re-arm, at once.
+    pub trigger: Option<u64>,
+    /// Whose responsibility became earlier.
+    pub notices: Notices,
+}
+
+impl<const FANOUT: usize> Hierarchy<FANOUT> {
+    /// A prepared slot takes part from now on, `idle` (without a timer) or active. Nothing happens
+    /// if it is available already.
+    ///
+    /// # Errors
+    /// There is no such slot, or it is not prepared.
+    pub fn available(&self, slot: Slot, idle: bool) -> Result<Notices, SlotError> {
+        let state = self.state(slot).ok_or(SlotError::NoSuchSlot(slot))?;
+        if !state.prepared() {
+            return Err(SlotError::NotPrepared(slot));
+        }
+        let Some(place) = state.place() else {
+            return Ok(Notices::default());
+        };
+        let _changes = sync::lock(&self.availability);
+        let mut data = sync::lock(&state.data);
+        if state.available() {
+            return Ok(Notices::default());
+        }
+        data.own_next = NEVER;
+        state.set_idle(idle);
+        if !idle {
+            self.activate_locked(state, place);
+        }
+        state.set_available(true);
+        self.available.fetch_add(1, Ordering::Relaxed);
+        Ok(Notices::default())
+    }
+
+    /// A slot leaves: it looks after its own timers, and nobody else's. Nothing happens if it is
+    /// not available.
+    pub fn unavailable(&self, slot: Slot) -> Unavailable {
+        let Some((state, place)) = self
+            .state(slot)
+            .and_then(|state| Some((state, state.place()?)))
+        else {
+            return Unavailable::default();
+        };
+        let mut walk = Walk::new(slot, NEVER);
+        {
+            let _changes = sync::lock(&self.availability);
+            let mut data = sync::lock(&state.data);
+            if !state.available() {
+                return Unavailable::default();
+            }
+            // An idle one may be the keeper, or its event may stand for its siblings': activated
+            // first, it hands all of that on.
+            let idle = state.idle();
+            if idle {
+                self.activate_locked(state, place);
+                state.set_idle(true);
+            }
+            data.own_next = NEVER;
+            state.set_available(false);
+            state.set_wakeup(NEVER);
+            self.deactivate_locked(place, &mut walk);
+            self.available.fetch_sub(1, Ordering::Relaxed);
+        }
+        let notices = self.notices(place, slot, walk.touched);
+        Unavailable {
+            trigger: some_unless_never(walk.first),
+            notices,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Bringing the queues up to date, level by level: the heart of every walk.
+//!
+//! Owns the rules by which a child's first expiry enters its group's queue. Must not know who
+//! walks, or why.
+//!
+//! Locks: the slot's lock is held by the caller; a child group is locked before its parent.
+//!
+//! **Race 3, the last one going idle against a new first event**: the words are read under the
+//! locks. A slot going idle has exchanged the word before it locks the group, so whichever of the
+//! two locks second sees both the event and the idle word. Both may be told the expiry, which
+//! costs a wakeup and loses nothing.
+
+use crate::group::{Counters, Events, Group, Place, index_of};
+use crate::queue::Event;
+use crate::word::Word;
+use crate::{Hierarchy, NEVER, Slot};
+
+/// What a walk carries upwards and brings back.
+pub(crate) struct Walk {
+    /// The slot that it starts from.
+    pub slot: Slot,
+    /// The slot's expiry.
+    pub next: u64,
+    /// It belongs to a remote pass.
+    pub remote: bool,
+    /// The result: the first expiry of an idle tree.
+    pub first: u64,
+    /// The levels, as bits, where somebody else may have become responsible for more.
+    pub touched: u64,
+}
+
+impl Walk {
+    pub(crate) fn new(slot: Slot, next: u64) -> Self {
+        Walk {
+            slot,
+            next,
+            remote: false,
+            first: NEVER,
+            touched: 0,
+        }
+    }
+
+    pub(crate) fn touch(&mut self, level: u32) {
+        self.touched |= 1 << level;
+    }
+}
+
+/// Whether the walk has to go on.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Climb {
+    Up,
+    Done,
+}
+
+/// A child's event on its way into the group's queue.
+struct Offer {
+    mask: u8,
+    event: Event,
+    ignore: bool,
+}
+
+impl<const FANOUT: usize> Hierarchy<FANOUT> {
+    /// Updates the queue of `group` with the event of what the walk came from: the slot itself if
+    /// `below` is `None`, else that group.
+    pub(crate) fn update_events(
+        &self,
+        group: &Group<FANOUT>,
+        below: Option<&Group<FANOUT>>,
+        place: Place,
+        walk: &mut Walk,
+    ) -> Climb {
+        Counters::count(&group.counters.walks);
+        match below {
+            None => update_from_slot(group, place, walk),
+            Some(child) => update_from_group(group, child, place, walk),
+        }
+    }
+
+    /// Walks `update_events` from a slot's place upwards until it is done.
+    pub(crate) fn update_upwards(&self, from: Place, walk: &mut Walk) {
+        let mut below = None;
+        for (group, place) in self.path(from) {
+            if self.update_events(group, below, place, walk) == Climb::Done {
+                return;
+            }
+            below = Some(group);
+        }
+    }
+}
+
+fn update_from_slot<const F: usize>(group: &Group<F>, place: Place, walk: &mut Walk) -> Climb {
+    let ignore = group.ignores(place.mask);
+    // The level above cleans up. With no level above, the first event has to be reported.
+    if ignore && !walk.remote && group.above().is_some() {
+        return Climb::Done;
+    }
+    let events = group.lock();
+    let event = Event {
+        expires: walk.next,
+        slot: walk.slot,
+    };
+    let offer = Offer {
+        mask: place.mask,
+        event,
+        ignore,
+    };
+    settle(group, events, group.word.load(), offer, walk)
+}
+
+fn update_from_group<const F: usize>(
+    group: &Group<F>,
+    child: &Group<F>,
+    place: Place,
+    walk: &mut Walk,
+) -> Climb {
+    let mut below = child.lock();
+    let events = group.lock();
+    let word = group.word.load();
+    if child.word.load().active() != 0 {
+        return Climb::Done;
+    }
+    let first = below.first().filter(|event| event.expires != NEVER);
+    group.set_ignored(place.mask, first.is_none());
+    let event = first.unwrap_or(Event {
+        expires: NEVER,
+        slot: walk.slot,
+    });
+    let offer = Offer {
+        mask: place.mask,
+        event,
+        ignore: first.is_none(),
+    };
+    // `below` stays locked: what it says must not change before it is queued here.
+    settle(group, events, word, offer, walk)
+}
+
+fn settle<const F: usize>(
+    group: &Group<F>,
+    mut events: Events<'_, F>,
+    word: Word,
+    offer: Offer,
+    walk: &mut Walk,
+) -> Climb {
+    let mut climb = Climb::Up;
+    events.put(index_of(offer.mask), (!offer.ignore).then_some(offer.event));
+    // After a remote expiry a queued event of an idle group could be lost without the levels above.
+    if offer.ignore && !(walk.remote && word.active() == 0) {
+        climb = Climb::Done;
+    }
+    if word.migrator().is_none() && group.above().is_none() {
+        climb = Climb::Done;
+        if !walk.remote {
+            walk.first = events.first().map_or(NEVER, |event| event.expires);
+        }
+    }
+    if events.close() {
+        walk.touch(group.level);
+    }
+    climb
+}

@@ -1,0 +1,221 @@
+//! A group: one node of the tree.
+//!
+//! Owns what a group is made of and how each part may be touched. Must not know the walks.
+//!
+//! | field | writers | readers | ordering |
+//! |---|---|---|---|
+//! | `word` | walks, by exchange, no lock | all | see `word` |
+//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst`, see `notify` |
+//! | `ignored` | set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the bit itself is all that is read, and both sides of a race are right |
+//! | `parent` | growth, once | all | release, pairs with the acquire of whoever goes up; the last to be written of a branch |
+//! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
+//! | `children` | growth, before the child's `parent` | after the child's bit was seen in `word` | relaxed, ordered by `parent` and `word` |
+//! | `occupied` | growth | growth, views | relaxed, under the growth mutex |
+//! | `counters` | walks and passes | views | relaxed: statistics |
+
+use crate::NEVER;
+use crate::queue::{Event, Queue};
+use crate::sync::{self, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::word::AtomicWord;
+
+/// The number of a group, in order of creation.
+pub(crate) type GroupId = u32;
+
+const NO_GROUP: GroupId = GroupId::MAX;
+
+/// Where a child is: its group and its place there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub group: GroupId,
+    /// One bit.
+    pub mask: u8,
+}
+
+/// The index of a child from its mask, which has one bit.
+pub(crate) fn index_of(mask: u8) -> usize {
+    mask.trailing_zeros() as usize
+}
+
+/// What happened at a group, for the reports.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub walks: AtomicU64,
+    pub passes: AtomicU64,
+    pub expiries: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A group. Aligned so that neighbours share no cache line.
+#[repr(align(128))]
+pub(crate) struct Group<const FANOUT: usize> {
+    pub level: u32,
+    pub node: Option<u32>,
+    pub word: AtomicWord,
+    next_expiry: AtomicU64,
+    ignored: AtomicU8,
+    mask: AtomicU8,
+    parent: AtomicU32,
+    queue: Mutex<Queue<FANOUT>>,
+    children: [AtomicU32; FANOUT],
+    occupied: AtomicU8,
+    pub counters: Counters,
+}
+
+impl<const FANOUT: usize> Group<FANOUT> {
+    /// A group without children. One that is made as a top has its mask from the beginning, and
+    /// may have `reserved` places, for an old root.
+    pub(crate) fn new(level: u32, node: Option<u32>, top: bool, reserved: u8) -> Self {
+        Group {
+            level,
+            node,
+            word: AtomicWord::new(),
+            next_expiry: AtomicU64::new(NEVER),
+            ignored: AtomicU8::new(u8::MAX),
+            mask: AtomicU8::new(u8::from(top)),
+            parent: AtomicU32::new(NO_GROUP),
+            queue: Mutex::new(Queue::new()),
+            children: std::array::from_fn(|_| AtomicU32::new(0)),
+            occupied: AtomicU8::new(reserved),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The first expiry as last stored: it may be too early, never too late.
+    pub(crate) fn next_expiry(&self) -> u64 {
+        self.next_expiry.load(Ordering::SeqCst)
+    }
+
+    /// The place of this group in its parent. The parent is read before the mask, which is final
+    /// by then: a walker never carries a mask of 0 upwards.
+    pub(crate) fn above(&self) -> Option<Place> {
+        let group = self.parent.load(Ordering::Acquire);
+        (group != NO_GROUP).then(|| Place {
+            group,
+            mask: self.mask(),
+        })
+    }
+
+    /// The mask in the parent, which counts once there is a parent.
+    pub(crate) fn mask(&self) -> u8 {
+        self.mask.load(Ordering::Relaxed)
+    }
+
+    /// Makes `place` this group's parent and place, for everybody to see.
+    pub(crate) fn publish_above(&self, place: Place) {
+        self.mask.store(place.mask, Ordering::Relaxed);
+        self.parent.store(place.group, Ordering::Release);
+    }
+
+    /// How many places are taken.
+    pub(crate) fn occupied(&self) -> u8 {
+        self.occupied.load(Ordering::Relaxed)
+    }
+
+    /// Whether another child fits in.
+    pub(crate) fn has_room(&self) -> bool {
+        usize::from(self.occupied()) < FANOUT
+    }
+
+    /// Takes the next free place and returns its mask.
+    pub(crate) fn occupy(&self) -> u8 {
+        let place = self.occupied.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(usize::from(place) < FANOUT, "the plan saw room");
+        1 << place
+    }
+
+    /// Names the child behind a mask: a slot's number at level 0, a group's above.
+    pub(crate) fn name_child(&self, mask: u8, child: u32) {
+        self.children[index_of(mask)].store(child, Ordering::Relaxed);
+    }
+
+    /// The child behind a mask that was seen in the word.
+    pub(crate) fn child(&self, mask: u8) -> Option<u32> {
+        Some(self.children.get(index_of(mask))?.load(Ordering::Relaxed))
+    }
+
+    /// Whether the child's event is to be ignored.
+    pub(crate) fn ignores(&self, mask: u8) -> bool {
+        self.ignored.load(Ordering::Relaxed) & mask != 0
+    }
+
+    /// Says whether the child's event is to be ignored.
+    pub(crate) fn set_ignored(&self, mask: u8, ignore: bool) {
+        if self.ignores(mask) == ignore {
+            return;
+        }
+        if ignore {
+            self.ignored.fetch_or(mask, Ordering::Relaxed);
+        } else {
+            self.ignored.fetch_and(!mask, Ordering::Relaxed);
+        }
+    }
+
+    /// Locks the queue.
+    pub(crate) fn lock(&self) -> Events<'_, FANOUT> {
+        #[cfg(test)]
+        LOCKS.with(|locks| locks.set(locks.get() + 1));
+        let queue = sync::lock(&self.queue);
+        Events { group: self, queue }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has locked a group.
+    pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// The locked queue of a group. What became of `next_expiry` is published once, at the end: a
+/// reader without the lock never sees a state in between.
+pub(crate) struct Events<'a, const FANOUT: usize> {
+    group: &'a Group<FANOUT>,
+    queue: MutexGuard<'a, Queue<FANOUT>>,
+}
+
+impl<const FANOUT: usize> Events<'_, FANOUT> {
+    /// The first event that counts; ignored ones before it are dropped.
+    pub(crate) fn first(&mut self) -> Option<Event> {
+        self.queue.first(self.group.ignored.load(Ordering::Relaxed))
+    }
+
+    /// Takes out the first event that counts, if it is due.
+    pub(crate) fn take_expired(&mut self, now: u64) -> Option<Event> {
+        self.queue
+            .take_expired(now, self.group.ignored.load(Ordering::Relaxed))
+    }
+
+    /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
+    pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
+        if event.is_some_and(|event| self.queue.rename(child, event)) {
+            return;
+        }
+        self.queue.remove(child);
+        if let Some(event) = event {
+            self.queue.insert(child, event);
+        }
+    }
+
+    /// The first expiry as stored.
+    pub(crate) fn next_expiry(&self) -> u64 {
+        self.queue.next_expiry()
+    }
+
+    /// Publishes and unlocks; true if the first expiry became earlier.
+    pub(crate) fn close(self) -> bool {
+        self.queue.next_expiry() < self.group.next_expiry.load(Ordering::Relaxed)
+    }
+}
+
+impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
+    fn drop(&mut self) {
+        let next = self.queue.next_expiry();
+        if next != self.group.next_expiry.load(Ordering::Relaxed) {
+            self.group.next_expiry.store(next, Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The hierarchy itself: its parts, and the views of it.
+//!
+//! Owns the groups, the slots and the serialising mutexes. Must not know how the tree is walked.
+
+use thiserror::Error;
+
+use crate::arena::Arena;
+use crate::geometry::Geometry;
+use crate::group::{Group, GroupId, Place};
+use crate::growth::Growth;
+use crate::slot::SlotState;
+use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::{Slot, some_unless_never};
+
+/// Why a hierarchy could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum CreateError {
+    /// No slots, or more than [`crate::MAX_SLOTS`].
+    #[error("a hierarchy cannot have {slots} slots")]
+    Slots {
+        /// How many were asked for.
+        slots: u32,
+    },
+    /// No nodes.
+    #[error("a hierarchy needs at least one node")]
+    Nodes,
+    /// The memory is used up.
+    #[error("no memory for the slots of the hierarchy")]
+    NoMemory,
+}
+
+/// Why a call about a slot was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum SlotError {
+    /// The hierarchy has no such slot.
+    #[error("there is no slot {0}")]
+    NoSuchSlot(Slot),
+    /// The slot was not prepared.
+    #[error("slot {0} is not prepared")]
+    NotPrepared(Slot),
+}
+
+/// A tree of groups over the slots of vCPUs. See the crate's documentation.
+///
+/// `FANOUT`, the most children of a group, is 2, 4 or 8; model checks use 2.
+pub struct Hierarchy<const FANOUT: usize = 8> {
+    pub(crate) geometry: Geometry,
+    pub(crate) groups: Arena<FANOUT>,
+    pub(crate) slots: Box<[SlotState]>,
+    /// Serialises growth. Outermost.
+    pub(crate) growth: Mutex<Growth>,
+    /// Serialises availability changes. Outermost.
+    pub(crate) availability: Mutex<()>,
+    /// How many slots are available. Written under `availability`; growth reads it (relaxed: who
+    /// prepares with nobody available is told of a change by whoever made it).
+    pub(crate) available: AtomicU32,
+}
+
+/// Work done at the groups of one level, summed up since the creation of the hierarchy.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LevelCounters {
+    /// Walks of an expiry up the tree (deactivation, new timer, re-queue) that reached the level.
+    pub walks: u64,
+    /// Remote passes that worked through a group of the level.
+    pub passes: u64,
+    /// Events that a remote pass took from a group of the level.
+    pub expiries: u64,
+}
+
+/// The state of a group at some moment, its fields read one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupView {
+    /// The number of the group, in order of creation.
+    pub id: u32,
+    /// Its level, 0 at the bottom.
+    pub level: u32,
+    /// The node of all its children; `None`: it crosses nodes.
+    pub node: Option<u32>,
+    /// How many children it has.
+    pub children: u8,
+    /// Its mask in its parent; 0 as long as it never had one and was not made as a top.
+    pub mask: u8,
+    /// Its parent's number.
+    pub parent: Option<u32>,
+    /// The mask of its migrator.
+    pub migrator: Option<u8>,
+    /// The mask of its active children.
+    pub active: u8,
+    /// The first expiry as stored, in nanoseconds: it may be too early, never too late.
+    pub next: Option<u64>,
+}
+
+impl<const FANOUT: usize> Hierarchy<FANOUT> {
+    const FANOUT_IS_SUPPORTED: () = assert!(FANOUT == 2 || FANOUT == 4 || FANOUT == 8);
+
+    /// A hierarchy for `slots` slots (1 to [`crate::MAX_SLOTS`]) on `nodes` NUMA nodes (at least
+    /// 1), none of them prepared.
+    ///
+    /// # Errors
+    /// A number is out of range, or the memory does not suffice.
+    pub fn new(slots: u32, nodes: u32) -> Result<Self, CreateError> {
+        let () = Self::FANOUT_IS_SUPPORTED;
+        let geometry = Geometry::new(slots, nodes, FANOUT as u32)?;
+        let mut states = Vec::new();
+        states
+            .try_reserve_exact(slots as usize)
+            .map_err(|_| CreateError::NoMemory)?;
+        states.resize_with(slots as usize, SlotState::new);
+        Ok(Hierarchy {
+            geometry,
+            groups: Arena::new(),
+            slots: states.into_boxed_slice(),
+            growth: Mutex::new(Growth::new(geometry.levels).ok_or(CreateError::NoMemory)?),
+            availability: Mutex::new(()),
+            available: AtomicU32::new(0),
+        })
+    }
+
+    /// The most levels that the tree may grow to; 0: one slot, no hierarchy.
+    #[must_use]
+    pub fn levels(&self) -> u32 {
+        self.geometry.levels
+    }
+
+    /// Groups of this level and above have children of several nodes.
+    #[must_use]
+    pub fn crossnode_level(&self) -> u32 {
+        self.geometry.crossnode
+    }
+
+    /// Whether the slot takes part in the hierarchy.
+    #[must_use]
+    pub fn is_available(&self, slot: Slot) -> bool {
+        self.state(slot).is_some_and(SlotState::available)
+    }
+
+    /// Whether the slot is idle: as told by the last `available`, `activate` or `deactivate`.
+    #[must_use]
+    pub fn is_idle(&self, slot: Slot) -> bool {
+        self.state(slot).is_some_and(SlotState::idle)
+    }
+
+    /// Work done so far, by level.
+    #[must_use]
+    pub fn level_counters(&self) -> Vec<LevelCounters> {
+        let mut levels = vec![LevelCounters::default(); self.geometry.levels as usize];
+        for id in 0..self.groups.len() {
+            let group = self.groups.get(id);
+            let sum = &mut levels[group.level as usize];
+            sum.walks += group.counters.walks.load(Ordering::Relaxed);
+            sum.passes += group.counters.passes.load(Ordering::Relaxed);
+            sum.expiries += group.counters.expiries.load(Ordering::Relaxed);
+        }
+        levels
+    }
+
+    /// All groups, in order of creation.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupView> {
+        (0..self.groups.len()).map(|id| self.view(id)).collect()
+    }
+
+    fn view(&self, id: GroupId) -> GroupView {
+        let group = self.groups.get(id);
+        let word = group.word.load();
+        GroupView {
+            id,
+            level: group.level,
+            node: group.node,
+            children: group.occupied(),
+            mask: group.mask(),
+            parent: group.above().map(|place| place.group),
+            migrator: word.migrator(),
+            active: word.active(),
+            next: some_unless_never(group.next_expiry()),
+        }
+    }
+
+    pub(crate) fn state(&self, slot: Slot) -> Option<&SlotState> {
+        self.slots.get(slot.0 as usize)
+    }
+
+    /// The state and place of a slot that takes part.
+    pub(crate) fn member(&self, slot: Slot) -> Option<(&SlotState, Place)> {
+        let state = self.state(slot).filter(|state| state.available())?;
+        Some((state, state.place()?))
+    }
+
+    /// The groups from a place up to the root, each with the mask of the branch in it.
+    pub(crate) fn path(&self, from: Place) -> impl Iterator<Item = (&Group<FANOUT>, Place)> {
+        let mut next = Some(from);
+        std::iter::from_fn(move || {
+            let place = next?;
+            let group = self.groups.get(place.group);
+            next = group.above();
+            Some((group, place))
+        })
+    }
+}

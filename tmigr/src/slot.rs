@@ -1,0 +1,104 @@
+//! A slot: the place of one vCPU in the hierarchy.
+//!
+//! Owns the slot's number and state. Must not know the walks.
+//!
+//! | field | writers | readers | ordering |
+//! |---|---|---|---|
+//! | `place` | growth, once | all | `OnceLock` |
+//! | `data` | under its lock | under its lock | |
+//! | `available`, `idle` | under the slot's lock, by the slot's owner | the owner without the lock, everybody under it | release/acquire |
+//! | `wakeup` | under the slot's lock: its owner, and a pass that takes the slot's timers | the owner, without the lock | release/acquire; read late it means one needless wakeup |
+//! | `known` | its owner (`responsibility`), and whoever makes it earlier | the same | `SeqCst`, see `notify` |
+
+use std::fmt;
+
+use crate::NEVER;
+use crate::group::Place;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering};
+
+/// The number of a slot: the place of one vCPU in the hierarchy, from 0 up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Slot(pub u32);
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the slot's lock protects.
+pub(crate) struct Data {
+    /// Somebody is expiring this slot's timers at the moment.
+    pub remote: bool,
+    /// The vCPU's own next expiry: what a pass re-queues.
+    pub own_next: u64,
+    /// The expiry that the slot's event got last, queued or not.
+    pub event_expires: u64,
+}
+
+/// A slot.
+#[repr(align(128))]
+pub(crate) struct SlotState {
+    /// Set once prepared; `None` within: there is no hierarchy.
+    place: OnceLock<Option<Place>>,
+    pub data: Mutex<Data>,
+    available: AtomicBool,
+    idle: AtomicBool,
+    wakeup: AtomicU64,
+    pub known: AtomicU64,
+}
+
+impl SlotState {
+    pub(crate) fn new() -> Self {
+        SlotState {
+            place: OnceLock::new(),
+            data: Mutex::new(Data {
+                remote: false,
+                own_next: NEVER,
+                event_expires: NEVER,
+            }),
+            available: AtomicBool::new(false),
+            idle: AtomicBool::new(true),
+            wakeup: AtomicU64::new(NEVER),
+            known: AtomicU64::new(NEVER),
+        }
+    }
+
+    pub(crate) fn prepared(&self) -> bool {
+        self.place.get().is_some()
+    }
+
+    /// Publishes the slot's place. Growth does it once.
+    pub(crate) fn set_place(&self, place: Option<Place>) {
+        let fresh = self.place.set(place).is_ok();
+        debug_assert!(fresh, "a slot is prepared once");
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        *self.place.get()?
+    }
+
+    pub(crate) fn available(&self) -> bool {
+        self.available.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_available(&self, available: bool) {
+        self.available.store(available, Ordering::Release);
+    }
+
+    pub(crate) fn idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
+    }
+
+    pub(crate) fn wakeup(&self) -> u64 {
+        self.wakeup.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_wakeup(&self, wakeup: u64) {
+        self.wakeup.store(wakeup, Ordering::Release);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a slot's owner does: becoming active or idle, a new timer, the forecast.
+//!
+//! Owns these operations. Must not know how events are queued, or how timers are expired.
+//!
+//! **Race 1, a late deactivation**: a slot goes idle and stalls between two levels; a sibling
+//! comes back and overtakes it above. The stalled exchange fails, as `seq` has moved on, looks at
+//! the child again, finds it active and leaves its bit alone.
+//!
+//! **Race 2, growth under a walk**: the parent is loaded before the mask (`Group::above`), and both
+//! are final before they are published, so the walk ends at the old top or goes on with a mask.
+//! Ending at the old top is right: whoever grows the tree is active in it throughout.
+
+use crate::events::{Climb, Walk};
+use crate::group::Place;
+use crate::slot::{Data, SlotState};
+use crate::sync;
+use crate::word::Departure;
+use crate::{Hierarchy, NEVER, Notices, Slot, never_if_none, some_unless_never};
+
+/// When a slot that is idle has to be back, and who else has to be told.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Wakeup {
+    /// The expiry, in nanoseconds, that the slot has to be back for; `None`: somebody else cares,
+    /// or there is nothing to care for.
+    pub first: Option<u64>,
+    /// Whose responsibility became earlier.
+    pub notices: Notices,
+}
+
+impl<const FANOUT: usize> Hierarchy<FANOUT> {
+    /// An idle slot becomes active; nothing happens if it is active already, or not available.
+    ///
+    /// The owner asks for its `responsibility` before it lets its guest run.
+    pub fn activate(&self, slot: Slot) -> Notices {
+        let Some((state, place)) = self.member(slot) else {
+            return Notices::default();
+        };
+        let _data = sync::lock(&state.data);
+        if state.available() && state.idle() {
+            self.activate_locked(state, place);
+        }
+        Notices::default()
+    }
+
+    /// An active slot becomes idle. `next` is the expiry, in nanoseconds, of its first timer that
+    /// needs care meanwhile; `None` if it has none or its own local timer comes first.
+    ///
+    /// A slot that is not available gets `next` back.
+    pub fn deactivate(&self, slot: Slot, next: Option<u64>) -> Wakeup {
+        let Some((state, place)) = self.member(slot) else {
+            return Wakeup {
+                first: next,
+                notices: Notices::default(),
+            };
+        };
+        let mut walk = Walk::new(slot, never_if_none(next));
+        {
+            let mut data = sync::lock(&state.data);
+            data.own_next = walk.next;
+            if walk.next != NEVER {
+                self.arm(&mut data, place, walk.next);
+            }
+            self.deactivate_locked(place, &mut walk);
+            state.set_wakeup(walk.first);
+            state.set_idle(true);
+        }
+        self.wakeup(place, walk)
+    }
+
+    /// The first timer of an idle slot is now `next`, in nanoseconds; `None`: it has none, and
+    /// what is queued for it stays.
+    ///
+    /// A slot that is not available gets `next` back.
+    pub fn new_timer(&self, slot: Slot, next: Option<u64>) -> Wakeup {
+        let Some((state, place)) = self.member(slot) else {
+            return Wakeup {
+                first: next,
+                notices: Notices::default(),
+            };
+        };
+        let mut walk = Walk::new(slot, never_if_none(next));
+        {
+            let mut data = sync::lock(&state.data);
+            data.own_next = walk.next;
+            let group = self.groups.get(place.group);
+            let queued = walk.next == data.event_expires && !group.ignores(place.mask);
+            if walk.next == NEVER || queued {
+                walk.first = state.wakeup();
+            } else {
+                // While `remote`, the pass queues `own_next` at its end.
+                if !data.remote {
+                    self.arm(&mut data, place, walk.next);
+                    self.update_upwards(place, &mut walk);
+                }
+                state.set_wakeup(walk.first);
+            }
+        }
+        self.wakeup(place, walk)
+    }
+
+    /// What `deactivate(slot, next)` would answer, guessed without a lock, for an active slot:
+    /// `None` if somebody else would care.
+    ///
+    /// A slot that is idle or not available gets `next` back.
+    #[must_use]
+    pub fn quick_check(&self, slot: Slot, next: Option<u64>) -> Option<u64> {
+        let Some((_, place)) = self.member(slot).filter(|(state, _)| !state.idle()) else {
+            return next;
+        };
+        let word = self.groups.get(place.group).word.load();
+        if !word.falls_to(place.mask) {
+            return None;
+        }
+        let mut first = never_if_none(next);
+        // An active slot's events are not sorted into the levels above: all of them count.
+        for (group, _) in self.path(place) {
+            if !group.word.load().lonely() {
+                return None;
+            }
+            first = first.min(group.next_expiry());
+        }
+        some_unless_never(first)
+    }
+
+    /// The slot's event counts from now on, and is about to be queued for `next`.
+    fn arm(&self, data: &mut Data, place: Place, next: u64) {
+        self.groups.get(place.group).set_ignored(place.mask, false);
+        data.event_expires = next;
+    }
+
+    /// The activation walk of a slot whose lock is held.
+    pub(crate) fn activate_locked(&self, state: &SlotState, place: Place) {
+        state.set_idle(false);
+        state.set_wakeup(NEVER);
+        self.groups.get(place.group).set_ignored(place.mask, true);
+        self.activate_upwards(place);
+    }
+
+    /// Marks a branch active from `from` upwards.
+    pub(crate) fn activate_upwards(&self, from: Place) {
+        for (group, place) in self.path(from) {
+            let took = group.word.activate(place.mask);
+            // The group's own migrator looks after its events again.
+            if let Some(above) = group.above() {
+                self.groups.get(above.group).set_ignored(above.mask, true);
+            }
+            if !took {
+                return;
+            }
+        }
+    }
+
+    /// The deactivation walk of a slot whose lock is held.
+    pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
+        let mut below = None;
+        for (group, at) in self.path(place) {
+            let departure = group
+                .word
+                .deactivate(at.mask, || below.is_none_or(|child| self.is_vacant(child)));
+            let _whatever_its_answer: Climb =
+                self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
+            match departure {
+                Departure::Vacant => below = Some(at.group),
+                Departure::HandedOver => return walk.touch(group.level),
+                Departure::Unchanged => return,
+            }
+        }
+    }
+
+    fn is_vacant(&self, group: u32) -> bool {
+        self.groups.get(group).word.load().active() == 0
+    }
+
+    fn wakeup(&self, place: Place, walk: Walk) -> Wakeup {
+        let notices = self.notices(place, walk.slot, walk.touched);
+        Wakeup {
+            first: some_unless_never(walk.first),
+            notices,
+        }
+    }
+}
