@@ -9,11 +9,13 @@
 //! All boot structures lie in the first MiB (see [`layout`]).
 
 pub mod elf;
+pub mod elf_error;
 pub mod layout;
 pub mod linux64;
 pub mod mptable;
 pub mod pvh;
 mod registers;
+pub mod tables;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,7 +24,8 @@ use std::path::{Path, PathBuf};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::memory::{self, GuestMemory};
-use elf::{ElfError, Start};
+use elf::Start;
+use elf_error::ElfError;
 use layout::{CMDLINE, CMDLINE_MOST, HIGH_MEMORY, START_INFO, ZERO_PAGE};
 pub use registers::{StateError, set_entry_state, set_init_state, set_sipi_state};
 

@@ -1,5 +1,4 @@
-//! The registers with which vCPUs start: the BSP at the kernel's entry, an AP after INIT and SIPI;
-//! and the GDT and page tables that the BSP's registers point at.
+//! The registers with which vCPUs start: the BSP at the kernel's entry, an AP after INIT and SIPI.
 //!
 //! Owns nothing: the caller has the run word of the vCPU it passes. Must not know the local APIC,
 //! whose reset is the caller's, nor what the kernel is.
@@ -9,9 +8,10 @@ use kvm_bindings::{
     kvm_debugregs, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
 };
 use kvm_ioctls::VcpuFd;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::GuestMemoryError;
 
-use super::layout::{GDT, PAGE_TABLES};
+use super::layout::GDT;
+use super::tables::{self, CODE32, CODE64, DATA, GDT_LIMIT, PML4, TSS};
 use super::{Entry, EntryKind};
 use crate::memory::GuestMemory;
 
@@ -51,30 +51,6 @@ const CR4_LONG: u64 = 0x620;
 /// EFER: SCE, LME, LMA, NXE.
 const EFER_LONG: u64 = 0xd01;
 
-/// Selectors into the GDT at [`GDT`]; those of 64-bit code and data are Linux's `__BOOT_CS` and
-/// `__BOOT_DS`.
-const CODE32: u16 = 0x08;
-const CODE64: u16 = 0x10;
-const DATA: u16 = 0x18;
-const TSS: u16 = 0x20;
-/// Null, 32-bit code, 64-bit code, data, TSS (two entries in long mode).
-const DESCRIPTORS: [u64; 6] = [
-    0,
-    0x00cf_9b00_0000_ffff,
-    0x00af_9b00_0000_ffff,
-    0x00cf_9300_0000_ffff,
-    0x0000_8b00_0000_0067,
-    0,
-];
-
-const PML4: u64 = PAGE_TABLES;
-const PDPT: u64 = PAGE_TABLES + 0x1000;
-const PAGE_DIRECTORY: u64 = PAGE_TABLES + 0x2000;
-/// Page table entry: present, writable.
-const PRESENT: u64 = 0x3;
-/// Page directory entry: maps 2 MiB itself.
-const LARGE: u64 = 0x80;
-
 /// Gives the BSP the registers with which `entry` is entered, and writes the GDT and page tables they
 /// point at into `memory`.
 ///
@@ -85,7 +61,7 @@ const LARGE: u64 = 0x80;
 /// # Errors
 /// [`StateError`], naming the registers that KVM does not take.
 pub fn set_entry_state(fd: &VcpuFd, memory: &GuestMemory, entry: &Entry) -> Result<(), StateError> {
-    write_tables(memory).map_err(StateError::Tables)?;
+    tables::write(memory).map_err(StateError::Tables)?;
     let mut sregs = sregs(fd)?;
     match entry.kind {
         EntryKind::Pvh => protected_mode(&mut sregs),
@@ -234,7 +210,7 @@ fn flat_segments(sregs: &mut kvm_sregs, code: kvm_segment) {
         unusable: 1,
         ..system(0, 0x2, 0)
     };
-    sregs.gdt = table(GDT, size_of_val(&DESCRIPTORS) as u16 - 1);
+    sregs.gdt = table(GDT, GDT_LIMIT);
     sregs.idt = table(0, 0);
 }
 
@@ -308,22 +284,6 @@ fn after_init(sregs: &mut kvm_sregs, sipi: Option<u8>) {
         apic_base: sregs.apic_base,
         interrupt_bitmap: [0; 4],
     };
-}
-
-/// The GDT, and page tables that map the first 4 GiB to themselves in pages of 2 MiB.
-fn write_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
-    let put = |at: u64, entries: &[u64]| {
-        let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
-        memory.write_slice(&bytes, GuestAddress(at))
-    };
-    put(GDT, &DESCRIPTORS)?;
-    put(PML4, &[PDPT | PRESENT])?;
-    let directories: Vec<u64> = (0..4)
-        .map(|n| (PAGE_DIRECTORY + n * 0x1000) | PRESENT)
-        .collect();
-    put(PDPT, &directories)?;
-    let pages: Vec<u64> = (0..4 * 512).map(|n| (n << 21) | LARGE | PRESENT).collect();
-    put(PAGE_DIRECTORY, &pages)
 }
 
 #[cfg(test)]

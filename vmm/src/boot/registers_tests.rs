@@ -1,8 +1,8 @@
-//! Tests of the start-up registers and of the tables they point at; none opens KVM.
+//! Tests of the start-up registers; none opens KVM.
 
 use super::*;
-use crate::boot::layout::TAKEN;
 use crate::memory;
+use vm_memory::{Bytes, GuestAddress};
 
 fn entry(kind: EntryKind) -> Entry {
     Entry {
@@ -32,7 +32,7 @@ fn descriptor(s: &kvm_segment) -> u64 {
 #[test]
 fn hidden_parts_of_the_segments_agree_with_the_gdt() {
     let memory = memory::create(2 << 20).unwrap();
-    write_tables(&memory).unwrap();
+    tables::write(&memory).unwrap();
     for enter in [protected_mode, long_mode] {
         let mut sregs = kvm_sregs::default();
         enter(&mut sregs);
@@ -44,22 +44,6 @@ fn hidden_parts_of_the_segments_agree_with_the_gdt() {
             let found: u64 = memory.read_obj(GuestAddress(at)).unwrap();
             assert_eq!(found, descriptor(s), "selector {:#x}", s.selector);
         }
-    }
-}
-
-#[test]
-fn tables_stay_in_their_places() {
-    let memory = memory::create(2 << 20).unwrap();
-    write_tables(&memory).unwrap();
-    let taken = |name| &TAKEN.iter().find(|(what, _)| *what == name).unwrap().1;
-    for (from, to) in [
-        (0, taken("the GDT").start),
-        (taken("the GDT").end, taken("the page tables").start),
-        (taken("the page tables").end, 2 << 20),
-    ] {
-        let mut found = vec![0; (to - from) as usize];
-        memory.read_slice(&mut found, GuestAddress(from)).unwrap();
-        assert!(found.iter().all(|b| *b == 0), "{from:#x}-{to:#x}");
     }
 }
 
@@ -99,37 +83,6 @@ fn linux_starts_in_long_mode_with_the_zero_page_in_rsi() {
         (regs.rip, regs.rbx, regs.rsi, regs.rflags),
         (0x20_0000, 0, 0x6000, 2)
     );
-}
-
-/// Walks the page tables as the MMU does.
-fn translate(memory: &GuestMemory, cr3: u64, address: u64) -> u64 {
-    let entry = |table: u64, shift: u32| -> u64 {
-        let at = (table & !0xfff) + (address >> shift & 0x1ff) * 8;
-        let entry = memory.read_obj(GuestAddress(at)).unwrap();
-        assert_eq!(entry & 3, 3, "{address:#x} is not present and writable");
-        entry
-    };
-    let page = entry(entry(entry(cr3, 39), 30), 21);
-    assert_eq!(page & 0x80, 0x80);
-    (page & !0x1f_ffff) | (address & 0x1f_ffff)
-}
-
-#[test]
-fn page_tables_map_the_first_4_gib_to_themselves() {
-    let memory = memory::create(2 << 20).unwrap();
-    write_tables(&memory).unwrap();
-    for address in [
-        0,
-        0x1f_ffff,
-        0x20_0000,
-        0x4000_0000,
-        0xfee0_0020,
-        0xffff_ffff,
-    ] {
-        assert_eq!(translate(&memory, PML4, address), address);
-    }
-    assert_eq!(memory.read_obj::<u64>(GuestAddress(PML4 + 8)).unwrap(), 0);
-    assert_eq!(memory.read_obj::<u64>(GuestAddress(PDPT + 32)).unwrap(), 0);
 }
 
 #[test]

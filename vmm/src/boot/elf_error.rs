@@ -1,0 +1,134 @@
+//! What can be wrong with a kernel file, in words for the person who chose it.
+//!
+//! Owns nothing. Must not know how the file is read.
+
+/// The largest note segment, in bytes; kernels have a few hundred.
+pub const MOST_NOTES: u64 = 1 << 20;
+
+/// What is wrong with a kernel file. Addresses are guest-physical.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ElfError {
+    /// The file has no bytes.
+    #[error("is empty")]
+    Empty,
+    /// The magic number is another one.
+    #[error("is not an ELF file; give an uncompressed vmlinux, not a bzImage")]
+    NotElf,
+    /// An ELF32 file.
+    #[error("is a 32-bit ELF file; link it as elf64-x86-64 (a 32-bit PVH entry can stay)")]
+    Elf32,
+    /// A file for another CPU.
+    #[error("is not for x86-64 (ELF machine {machine}, byte order {order})")]
+    NotX86 {
+        /// `e_machine`.
+        machine: u16,
+        /// `EI_DATA`: 1 little, 2 big endian.
+        order: u8,
+    },
+    /// The file ends too early.
+    #[error("is cut short: {what} ends at byte {end}, the file at {len}")]
+    Truncated {
+        /// What is cut.
+        what: &'static str,
+        /// Where it should end, in bytes from the file's start.
+        end: u64,
+        /// Size of the file, in bytes.
+        len: u64,
+    },
+    /// The program headers are of an unknown form.
+    #[error("has malformed program headers ({what})")]
+    Headers {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// No segment is to be loaded.
+    #[error("has nothing to load (no PT_LOAD segment)")]
+    NoSegment,
+    /// A segment has more bytes in the file than in memory, or wraps around.
+    #[error(
+        "has a malformed segment at {start:#x} ({filesz:#x} bytes in the file, {memsz:#x} in memory)"
+    )]
+    BadSegment {
+        /// `p_paddr`.
+        start: u64,
+        /// `p_filesz`, in bytes.
+        filesz: u64,
+        /// `p_memsz`, in bytes.
+        memsz: u64,
+    },
+    /// A segment needs more memory than the guest has.
+    #[error(
+        "has a segment at {start:#x}-{end:#x}, outside guest memory; use --memory {need_mib}M or more"
+    )]
+    OutsideMemory {
+        /// Its start.
+        start: u64,
+        /// Just after its end.
+        end: u64,
+        /// How much memory would hold it, in MiB.
+        need_mib: u64,
+    },
+    /// A segment lies where no guest has memory.
+    #[error(
+        "has a segment at {start:#x}-{end:#x}, in the device hole 0xc0000000-0x100000000; link it lower"
+    )]
+    InHole {
+        /// Its start.
+        start: u64,
+        /// Just after its end.
+        end: u64,
+    },
+    /// A segment lies on a boot structure.
+    #[error(
+        "has a segment at {start:#x}-{end:#x}, over {what} at {from:#x}-{to:#x}; link it at 1 MiB or above"
+    )]
+    OverBoot {
+        /// Its start.
+        start: u64,
+        /// Just after its end.
+        end: u64,
+        /// The boot structure.
+        what: &'static str,
+        /// Start of the boot structure.
+        from: u64,
+        /// Just after its end.
+        to: u64,
+    },
+    /// Two segments share memory.
+    #[error("has two segments that overlap at {at:#x}")]
+    Overlap {
+        /// The first shared address.
+        at: u64,
+    },
+    /// The PVH note holds no address.
+    #[error("has a PVH note of {size} bytes; its 32-bit entry address needs 4")]
+    BadNote {
+        /// Size of the note's descriptor, in bytes.
+        size: u32,
+    },
+    /// A note segment of an absurd size.
+    #[error("has a note segment of {size} bytes; at most {MOST_NOTES} are read")]
+    LongNotes {
+        /// `p_filesz`, in bytes.
+        size: u64,
+    },
+    /// The entry point is not in a segment's bytes.
+    #[error(
+        "has its {which} entry point {entry:#x} outside every segment; it must be a physical address"
+    )]
+    EntryOutside {
+        /// Which entry: "PVH" or "64-bit".
+        which: &'static str,
+        /// Its address.
+        entry: u64,
+    },
+    /// The entry point is above what the first page tables map.
+    #[error("has its 64-bit entry point {entry:#x} above 4 GiB; link it lower")]
+    EntryHigh {
+        /// Its address.
+        entry: u64,
+    },
+    /// The segments could not be copied.
+    #[error("cannot be loaded: {0}")]
+    Load(String),
+}
