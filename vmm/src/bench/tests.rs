@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -328,4 +331,96 @@ fn the_table() {
     assert!(table.is_ascii());
     assert!(table.lines().all(|line| line.len() <= 100), "{table}");
     assert_eq!(table, include_str!("table.txt"), "{table}");
+}
+
+/// Threads of this process that sleep and wake up 100 times a second, as idle guests would make
+/// them.
+struct Sleepers;
+
+struct Asleep {
+    stop: Arc<AtomicBool>,
+    ticks: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Launch for Sleepers {
+    fn launch(&mut self, spec: &RunSpec) -> Result<Box<dyn Fleet>, LaunchError> {
+        let (stop, ticks) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let sleeper = |_| {
+            let (stop, ticks) = (Arc::clone(&stop), Arc::clone(&ticks));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                    ticks.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let threads = (0..spec.tick_vms).map(sleeper).collect();
+        Ok(Box::new(Asleep {
+            stop,
+            ticks,
+            threads,
+        }))
+    }
+
+    fn host_facts(&self) -> HostFacts {
+        HostFacts::read(None)
+    }
+}
+
+impl Fleet for Asleep {
+    fn sample(&mut self) -> Sample {
+        Sample {
+            delivered: self.ticks.load(Ordering::Relaxed),
+            ..Sample::default()
+        }
+    }
+
+    fn boot_ns(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn stop(self: Box<Self>) -> Result<(), LaunchError> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads
+            .into_iter()
+            .try_for_each(|thread| thread.join())
+            .map_err(|_| "panicked".into())
+    }
+}
+
+#[test]
+fn wakeups_of_real_threads_are_counted() {
+    let modes = vec![Mode::Thread];
+    let plan = Plan {
+        vms: 8,
+        busy: 0,
+        secs: 0.5,
+        repeat: 1,
+        modes,
+        ..Plan::default()
+    };
+    let mut progress = World::default();
+    let mut out = Vec::new();
+    let result = density(&mut Sleepers, &mut ThisHost, &plan, &mut out, &mut progress);
+    let figures = result.expect("goes well").runs.remove(0).figures;
+    let known = |figure: Figure| figure.get().expect("is known");
+    let delivered = known(figures.ticks.delivered);
+    assert!(delivered > 50.0, "{figures:?}");
+    let rate = delivered / known(figures.secs);
+    // Other tests of this process may add wake-ups, none can take any away.
+    assert!(
+        known(figures.thread_wakeups_per_sec) > 0.9 * rate,
+        "{figures:?}"
+    );
+    assert!(known(figures.cpu_us_per_tick) > 0.0, "{figures:?}");
+    assert!(known(figures.threads_per_vm) > 0.0, "{figures:?}");
+    assert!((0.5..5.0).contains(&known(figures.secs)), "{figures:?}");
 }
