@@ -29,12 +29,12 @@
 #define REPORT_SUB_BITS 0x54
 #define REPORT_RATIO    0x58
 #define REPORT_STATE    0x60
-#define REPORT_HIST     0x100
+#define REPORT_HIST     0x80
 
-/* Lateness histogram: exact below 16 cycles, then 16 buckets an octave up to
- * 2^40 cycles. */
+/* Lateness histogram: exact below 16 cycles, then 16 buckets an octave, for
+ * every 64-bit value: the handler need not clamp. */
 #define HIST_SUB_BITS   4
-#define HIST_BUCKETS    592
+#define HIST_BUCKETS    976
 
 #define STATE_RUNNING   1
 #define STATE_DONE      2

@@ -43,6 +43,7 @@ CHECK_OFFSET(max, REPORT_MAX);
 CHECK_OFFSET(next, REPORT_NEXT);
 CHECK_OFFSET(ratio, REPORT_RATIO);
 CHECK_OFFSET(hist, REPORT_HIST);
+_Static_assert(sizeof(struct report) <= REPORT_BYTES, "a report is one page");
 
 static inline volatile struct report *report_of(u32 cpu)
 {

@@ -61,9 +61,6 @@
         shr %cl, %rax
         shl $HIST_SUB_BITS, %ecx
         add %ecx, %eax
-        cmp $(HIST_BUCKETS - 1), %eax
-        ja .Ltop_\@
-.Lcount_\@:
         incl %gs:REPORT_HIST(, %rax, 4)
 
         .if \mode == DEADLINE
@@ -96,13 +93,17 @@
         add %rdx, %rdx
         cmp %gs:REPORT_PERIOD, %rdx
         jb .Lnot_lost_\@
-        .endif
+        incq %gs:REPORT_EARLY
+        incq %gs:REPORT_TICKS
+        add %gs:REPORT_PERIOD, %rcx
+        mov %rcx, %gs:REPORT_NEXT
+        xor %eax, %eax
+        jmp .Lcaught_up_\@
+        .else
         incq %gs:REPORT_EARLY
         xor %eax, %eax
         jmp .Lon_time_\@
-.Ltop_\@:
-        mov $(HIST_BUCKETS - 1), %eax
-        jmp .Lcount_\@
+        .endif
         .if \mode == ONESHOT
 .Lpast_\@:
         mov $1, %eax                    /* 0 would stop the timer */
@@ -122,9 +123,9 @@
         jmp .Lcaught_up_\@
 .Lnot_lost_\@:
         decq %gs:REPORT_LOST
-        sub %gs:REPORT_PERIOD, %rcx
+        incq %gs:REPORT_TICKS
         add %gs:REPORT_PERIOD, %rax
-        jmp .Lon_time_\@
+        jmp .Lcaught_up_\@
         .endif
         .globl \name\()_end
 \name\()_end:

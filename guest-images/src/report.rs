@@ -21,10 +21,10 @@ pub const VERSION: u32 = 1;
 /// of its lower edge wide.
 pub const SUB_BUCKET_BITS: u32 = 4;
 /// Buckets of the lateness histogram: 16 single cycles, then 16 for each of the
-/// octaves from 2^4 to 2^40 cycles. The last one also takes all above.
-pub const BUCKETS: usize = 592;
+/// octaves from 2^4 to 2^64 cycles.
+pub const BUCKETS: usize = 976;
 
-const HISTOGRAM_OFFSET: usize = 0x100;
+const HISTOGRAM_OFFSET: usize = 0x80;
 
 /// Guest-physical address of the page of `vcpu`. Only vCPUs below [`MAX_VCPUS`]
 /// have one; beyond, the result is an address like any other.
@@ -38,8 +38,7 @@ pub const fn report_address(vcpu: u32) -> u64 {
 #[must_use]
 pub fn bucket_of(cycles: u64) -> usize {
     let octave = (cycles | 1 << SUB_BUCKET_BITS).ilog2() - SUB_BUCKET_BITS;
-    let index = u64::from(octave << SUB_BUCKET_BITS) + (cycles >> octave);
-    (index as usize).min(BUCKETS - 1)
+    (octave << SUB_BUCKET_BITS) as usize + (cycles >> octave) as usize
 }
 
 /// The largest lateness in TSC cycles that falls into bucket `index`; indices
@@ -49,7 +48,8 @@ pub fn bucket_top(index: usize) -> u64 {
     let index = index.min(BUCKETS - 1) as u64;
     let octave = (index >> SUB_BUCKET_BITS).saturating_sub(1);
     let mantissa = index - (octave << SUB_BUCKET_BITS);
-    ((mantissa + 1) << octave) - 1
+    // The last bucket's upper edge is 2^64 - 1: shift the ones in.
+    (mantissa << octave) | ((1 << octave) - 1)
 }
 
 /// How far a guest is.
@@ -155,13 +155,7 @@ impl Report {
         for (index, &count) in self.histogram.iter().enumerate() {
             seen = seen.saturating_add(count);
             if seen >= rank {
-                // The last bucket has no upper edge of its own.
-                let top = if index == BUCKETS - 1 {
-                    u64::MAX
-                } else {
-                    bucket_top(index)
-                };
-                return top.min(self.max_lateness);
+                return bucket_top(index).min(self.max_lateness);
             }
         }
         self.max_lateness
