@@ -147,18 +147,14 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
     table
 }
 
-/// The modes to be compared with `kernel`.
+/// The modes to be compared with `kernel`, if that is there, in the plan's order.
 fn ratio_modes(modes: &[Mode]) -> Vec<Mode> {
-    let mut others: Vec<Mode> = modes
-        .iter()
-        .copied()
-        .filter(|&of| of != Mode::Kernel)
-        .collect();
-    if others.len() == modes.len() {
-        others.clear();
+    let others = modes.iter().copied().filter(|&mode| mode != Mode::Kernel);
+    if modes.contains(&Mode::Kernel) {
+        others.collect()
+    } else {
+        Vec::new()
     }
-    others.sort();
-    others
 }
 
 /// Lines of equal columns: labels and spreads to the left, numbers to the right.
@@ -263,7 +259,7 @@ mod tests {
     #[test]
     fn only_kernel_is_compared_with() {
         use Mode::{Kernel, Migrate, Thread};
-        assert_eq!(ratio_modes(&[Migrate, Kernel, Thread]), [Thread, Migrate]);
+        assert_eq!(ratio_modes(&[Migrate, Kernel, Thread]), [Migrate, Thread]);
         assert_eq!(ratio_modes(&[Kernel]), []);
         assert_eq!(ratio_modes(&[Migrate, Thread]), []);
     }
