@@ -173,6 +173,19 @@ fn pvh_note_without_an_address_is_refused() {
 }
 
 #[test]
+fn note_segment_of_an_absurd_size_is_refused() {
+    let mut notes = vec![0; MOST_NOTES as usize];
+    let file = good().notes(4, &notes).build();
+    assert_eq!(load(&guest(), &file), Ok(Start::Long(2 * MIB)));
+    notes.push(0);
+    let file = good().notes(4, &notes).build();
+    says(
+        &load(&guest(), &file).unwrap_err(),
+        &["note segment of 1048577 bytes"],
+    );
+}
+
+#[test]
 fn what_is_not_an_x86_64_elf_file_is_named() {
     let error = |bytes: &[u8]| load(&guest(), bytes).unwrap_err();
     says(&error(b""), &["empty"]);
