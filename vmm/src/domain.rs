@@ -14,7 +14,9 @@ use crate::vcpu::{Post, State, Stats, Tell, Vcpu};
 use crate::vm::VmShared;
 
 /// Where the timer of a halted vCPU is kept (`--timers`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TimerMode {
     /// In the hierarchy, expired by a running vCPU's thread

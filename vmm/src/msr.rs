@@ -20,7 +20,16 @@ use vmm_sys_util::ioctl_iow_nr;
 use crate::clock;
 use crate::kvm::KvmError;
 
-ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+use request::KVM_GET_DEVICE_ATTR;
+
+/// The macro makes public functions of no interest outside.
+mod request {
+    #![allow(missing_docs)]
+
+    use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
+
+    ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+}
 
 /// SDM vol. 4, table 2-2.
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;

@@ -5,37 +5,12 @@
 
 use std::error::Error;
 
-use serde::Serialize;
-
 use super::host::HostFacts;
 use super::lateness::Lateness;
+pub use crate::domain::TimerMode as Mode;
 
 /// Why guests could not be started or stopped, in the launcher's words.
 pub type LaunchError = Box<dyn Error + Send + Sync>;
-
-/// Where the timers of halted vCPUs are kept in a run (`--modes`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// In KVM's in-kernel APIC, as other VMMs do.
-    Kernel,
-    /// With the vCPU's own host thread, which sleeps until then.
-    Thread,
-    /// In the hierarchy.
-    Migrate,
-}
-
-impl Mode {
-    /// The name on the command line, in the table and in the JSON report.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Kernel => "kernel",
-            Mode::Thread => "thread",
-            Mode::Migrate => "migrate",
-        }
-    }
-}
 
 /// The guests of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]

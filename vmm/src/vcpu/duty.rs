@@ -47,7 +47,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Serves whoever is due, if it falls to this thread. `held` is the thread's own vCPU.
-    pub(super) fn duty(&mut self, held: &Held<'a>) {
+    pub(super) fn duty(&mut self, held: &Held<'_>) {
         let Some(hierarchy) = self.domain.hierarchy() else { return };
         let mut now = clock::now_ns();
         self.rejoin_when_due(now);
