@@ -93,6 +93,9 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for mark in &report.marks {
         writeln!(out, "! {mark}")?;
     }
+    if !report.marks.is_empty() {
+        writeln!(out)?;
+    }
     write!(out, "{LEGEND}")
 }
 
