@@ -70,9 +70,7 @@ impl Footprint {
         let number = |path: &str, key: &str| field(&fs::read_to_string(path).ok()?, key);
         Footprint {
             pss_kib: number("/proc/self/smaps_rollup", "Pss:"),
-            fds: fs::read_dir("/proc/self/fd")
-                .ok()
-                .map(|entries| entries.count() as u64),
+            fds: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64),
             threads: number("/proc/self/status", "Threads:"),
         }
     }
@@ -91,11 +89,7 @@ fn idle_entries(cpus: &Path) -> Option<u64> {
     let mut sum = None;
     for cpu in fs::read_dir(cpus).ok()?.flatten() {
         let name = cpu.file_name();
-        if !name
-            .to_str()
-            .and_then(|name| name.strip_prefix("cpu"))
-            .is_some_and(is_number)
-        {
+        if !name.to_str().and_then(|name| name.strip_prefix("cpu")).is_some_and(is_number) {
             continue;
         }
         let Ok(states) = fs::read_dir(cpu.path().join("cpuidle")) else {
@@ -117,12 +111,8 @@ fn is_number(text: &str) -> bool {
 
 /// The sum of the line `LOC` of `/proc/interrupts`.
 fn timer_interrupts(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix("LOC:"))?;
-    let counts = line
-        .split_whitespace()
-        .map_while(|word| word.parse::<u64>().ok());
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("LOC:"))?;
+    let counts = line.split_whitespace().map_while(|word| word.parse::<u64>().ok());
     counts.reduce(u64::wrapping_add)
 }
 
@@ -131,32 +121,15 @@ fn timer_interrupts(text: &str) -> Option<u64> {
 /// The columns `guest` and `guest_nice` are left out: `user` and `nice` contain them.
 fn cpu_time(text: &str, tick_ns: u64) -> Option<CpuTime> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let columns: Vec<u64> = line
-        .split_whitespace()
-        .map_while(|word| word.parse().ok())
-        .collect();
-    let &[
-        user,
-        nice,
-        system,
-        _idle,
-        _iowait,
-        irq,
-        softirq,
-        ref rest @ ..,
-    ] = columns.as_slice()
+    let columns: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let &[user, nice, system, _idle, _iowait, irq, softirq, ref rest @ ..] = columns.as_slice()
     else {
         return None;
     };
-    let cpus = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("cpu"))
-        .filter(|line| {
-            line.split_whitespace().next().is_some_and(is_number) && !line.starts_with(' ')
-        });
-    let busy = [user, nice, system, irq, softirq]
-        .into_iter()
-        .fold(0, u64::wrapping_add);
+    let cpus = text.lines().filter_map(|line| line.strip_prefix("cpu")).filter(|line| {
+        line.split_whitespace().next().is_some_and(is_number) && !line.starts_with(' ')
+    });
+    let busy = [user, nice, system, irq, softirq].into_iter().fold(0, u64::wrapping_add);
     Some(CpuTime {
         busy_ns: busy.wrapping_mul(tick_ns),
         stolen_ns: rest.first().copied().unwrap_or(0).wrapping_mul(tick_ns),
@@ -194,10 +167,7 @@ ctxt 99999
 
     #[test]
     fn a_kernel_without_steal_or_a_broken_line() {
-        assert_eq!(
-            cpu_time("cpu  1 2 3 4 5 6 7\n", 1).map(|time| time.stolen_ns),
-            Some(0)
-        );
+        assert_eq!(cpu_time("cpu  1 2 3 4 5 6 7\n", 1).map(|time| time.stolen_ns), Some(0));
         assert_eq!(cpu_time("cpu  1 2 3 4 5 6\n", 1), None);
         assert_eq!(cpu_time("cpu0 1 2 3 4 5 6 7 8\n", 1), None);
         assert_eq!(cpu_time("", 1), None);
@@ -244,11 +214,7 @@ RES:       3114       2460   Rescheduling interrupts\n";
     #[test]
     fn this_host_is_readable() {
         let counters = Counters::read();
-        assert!(
-            counters
-                .host
-                .is_some_and(|host| host.cpus >= 1 && host.busy_ns > 0)
-        );
+        assert!(counters.host.is_some_and(|host| host.cpus >= 1 && host.busy_ns > 0));
         let footprint = Footprint::read();
         assert!(footprint.threads.is_some_and(|threads| threads >= 1));
         assert!(footprint.fds.is_some_and(|fds| fds >= 3));

@@ -47,10 +47,7 @@ pub struct World(Rc<RefCell<State>>);
 
 impl World {
     pub fn new(script: Script) -> World {
-        World(Rc::new(RefCell::new(State {
-            script,
-            ..State::default()
-        })))
+        World(Rc::new(RefCell::new(State { script, ..State::default() })))
     }
 
     pub fn launched(&self) -> Vec<RunSpec> {
@@ -78,20 +75,14 @@ impl State {
 
     fn pass(&mut self, ns: u64) {
         self.now_ns += ns;
-        let foreign = self
-            .script
-            .foreign
-            .filter(|&(number, _)| number == self.number());
+        let foreign = self.script.foreign.filter(|&(number, _)| number == self.number());
         let foreign_ns = foreign.map_or(0, |(_, percent)| ns * percent / 100);
         let mut own_ns = 0;
         if let Some(spec) = self.running.clone() {
             self.ran_ns += ns;
             own_ns = self.run(&spec, ns);
         }
-        let host = self.counters.host.get_or_insert(CpuTime {
-            cpus: 2,
-            ..CpuTime::default()
-        });
+        let host = self.counters.host.get_or_insert(CpuTime { cpus: 2, ..CpuTime::default() });
         host.busy_ns += own_ns + foreign_ns;
         self.counters.process.cpu_ns += own_ns;
     }
@@ -194,10 +185,7 @@ impl Progress for World {
 
     fn interrupted(&self) -> bool {
         let state = self.0.borrow();
-        state
-            .script
-            .interrupt_ns
-            .is_some_and(|ns| state.now_ns >= ns)
+        state.script.interrupt_ns.is_some_and(|ns| state.now_ns >= ns)
     }
 }
 

@@ -217,10 +217,7 @@ mod tests {
             host_idle_entries_per_sec: Figure::maybe(idle),
             levels: walks
                 .iter()
-                .map(|&walks| LevelFigures {
-                    walks: Figure::of(walks),
-                    ..LevelFigures::default()
-                })
+                .map(|&walks| LevelFigures { walks: Figure::of(walks), ..LevelFigures::default() })
                 .collect(),
             ..Figures::default()
         };

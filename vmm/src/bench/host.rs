@@ -40,9 +40,7 @@ impl HostFacts {
         HostFacts {
             kernel: line("/proc/sys/kernel/osrelease"),
             cpu_model: cpuinfo_field(&cpuinfo, "model name").map(str::to_owned),
-            cpus: std::thread::available_parallelism()
-                .ok()
-                .map(|cpus| cpus.get() as u32),
+            cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u32),
             virtualized: virtualized(&cpuinfo),
             pvm: Path::new("/sys/module/kvm_pvm").exists(),
             halt_poll_ns: line("/sys/module/kvm/parameters/halt_poll_ns")
@@ -61,28 +59,17 @@ impl HostFacts {
             Some(ns) => ns.to_string(),
             None => "unknown".to_owned(),
         };
-        let cpus = self
-            .cpus
-            .map_or_else(|| "unknown".to_owned(), |cpus| cpus.to_string());
-        let cost = self.exit_cost_ns.map_or_else(
-            || "unknown".to_owned(),
-            |ns| format!("{:.1} us", ns as f64 / 1e3),
-        );
+        let cpus = self.cpus.map_or_else(|| "unknown".to_owned(), |cpus| cpus.to_string());
+        let cost = self
+            .exit_cost_ns
+            .map_or_else(|| "unknown".to_owned(), |ns| format!("{:.1} us", ns as f64 / 1e3));
         format!(
             "host: Linux {}, {cpus} CPUs ({}{})\n      KVM {}, halt_poll_ns {}, exit to user space \
              {cost}\n      cpuidle {}, clock {}",
             text(&self.kernel),
             text(&self.cpu_model),
-            if self.virtualized == Some(true) {
-                ", virtual"
-            } else {
-                ""
-            },
-            if self.pvm {
-                "of the PVM type"
-            } else {
-                "with VMX or SVM"
-            },
+            if self.virtualized == Some(true) { ", virtual" } else { "" },
+            if self.pvm { "of the PVM type" } else { "with VMX or SVM" },
             poll,
             text(&self.cpuidle_driver),
             text(&self.clocksource),
@@ -93,11 +80,7 @@ impl HostFacts {
 /// The first line of a file, if it has one.
 fn line(path: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    text.lines()
-        .next()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
+    text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// A field of the first CPU in `/proc/cpuinfo`.

@@ -30,9 +30,7 @@ impl Lateness {
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets
-            .values()
-            .fold(0, |sum, &count| sum.saturating_add(count))
+        self.buckets.values().fold(0, |sum, &count| sum.saturating_add(count))
     }
 
     /// What was added since `earlier`, an older state of the same histogram.
@@ -48,11 +46,7 @@ impl Lateness {
             later.add(upper_ns, count.saturating_sub(before));
         }
         let last = later.buckets.keys().next_back().copied().unwrap_or(0);
-        later.max_ns = if self.max_ns == 0 {
-            last
-        } else {
-            last.min(self.max_ns)
-        };
+        later.max_ns = if self.max_ns == 0 { last } else { last.min(self.max_ns) };
         later
     }
 
@@ -65,11 +59,7 @@ impl Lateness {
         for (&upper_ns, &count) in &self.buckets {
             seen = seen.saturating_add(count);
             if seen >= rank {
-                return Some(if self.max_ns == 0 {
-                    upper_ns
-                } else {
-                    upper_ns.min(self.max_ns)
-                });
+                return Some(if self.max_ns == 0 { upper_ns } else { upper_ns.min(self.max_ns) });
             }
         }
         None
@@ -104,11 +94,7 @@ mod tests {
         assert_eq!(lateness.quantile_ns(0.5), Some(1_000));
         assert_eq!(lateness.quantile_ns(0.51), Some(2_000));
         assert_eq!(lateness.quantile_ns(0.99), Some(2_000));
-        assert_eq!(
-            lateness.quantile_ns(1.0),
-            Some(8_765),
-            "never above the maximum"
-        );
+        assert_eq!(lateness.quantile_ns(1.0), Some(8_765), "never above the maximum");
         assert_eq!(lateness.max_ns(), Some(8_765));
     }
 
@@ -124,11 +110,7 @@ mod tests {
         let before = of(&[(1_000, 10), (50_000, 1)], 49_000);
         let after = of(&[(1_000, 12), (2_000, 3), (50_000, 1)], 49_000);
         let between = after.since(&before);
-        assert_eq!(
-            between,
-            of(&[(1_000, 2), (2_000, 3)], 2_000),
-            "the 49 us are of before"
-        );
+        assert_eq!(between, of(&[(1_000, 2), (2_000, 3)], 2_000), "the 49 us are of before");
         assert_eq!(between.count(), 5);
     }
 

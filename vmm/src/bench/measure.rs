@@ -76,11 +76,7 @@ impl Bench<'_> {
         let spec = plan.calibration();
         let measured = self.run(&spec, CALIBRATION_NS, What::Calibration)?;
         let rate = measured.rounds_per_process_cpu_sec();
-        if rate.get().is_some_and(|rate| rate > 0.0) {
-            Ok(rate)
-        } else {
-            Err(BenchError::NoWork)
-        }
+        if rate.get().is_some_and(|rate| rate > 0.0) { Ok(rate) } else { Err(BenchError::NoWork) }
     }
 
     /// The `number`th run of the plan, counted from 1.
@@ -91,11 +87,7 @@ impl Bench<'_> {
         number: u64,
     ) -> Result<Measured, BenchError> {
         let of = plan.turns().count() as u64;
-        self.run(
-            &plan.spec(turn),
-            plan.interval_ns(),
-            What::Turn { turn, number, of },
-        )
+        self.run(&plan.spec(turn), plan.interval_ns(), What::Turn { turn, number, of })
     }
 
     fn run(
@@ -107,26 +99,18 @@ impl Bench<'_> {
         self.progress.show(&format!("{}: starting", what.name()));
         let bare = self.instruments.footprint();
         let launched = self.launch.launch(spec);
-        let mut fleet = launched.map_err(|source| BenchError::Launch {
-            run: what.name(),
-            source,
-        })?;
+        let mut fleet =
+            launched.map_err(|source| BenchError::Launch { run: what.name(), source })?;
         self.wait(fleet.as_ref(), WARM_UP_NS, interval_ns, what)?;
         let before = self.read(fleet.as_mut());
         self.wait(fleet.as_ref(), interval_ns, 0, what)?;
         let after = self.read(fleet.as_mut());
         if let Some(why) = fleet.failure() {
-            return Err(BenchError::Guest {
-                run: what.name(),
-                why,
-            });
+            return Err(BenchError::Guest { run: what.name(), why });
         }
         let full = self.instruments.footprint();
         let boot_ns = fleet.boot_ns();
-        fleet.stop().map_err(|source| BenchError::Stop {
-            run: what.name(),
-            source,
-        })?;
+        fleet.stop().map_err(|source| BenchError::Stop { run: what.name(), source })?;
         Ok(Measured {
             before,
             after,
@@ -152,12 +136,7 @@ impl Bench<'_> {
             .map(|&tid| self.instruments.thread_cpu_ns(tid))
             .try_fold(0_u64, |sum, ns| ns.map(|ns| sum.saturating_add(ns)))
             .filter(|_| !sample.busy_threads.is_empty());
-        Reading {
-            now_ns,
-            counters,
-            sample,
-            busy_cpu_ns,
-        }
+        Reading { now_ns, counters, sample, busy_cpu_ns }
     }
 
     /// Waits for `ns` nanoseconds, unless a guest fails or the user has had enough; `more_ns` of
@@ -175,17 +154,13 @@ impl Bench<'_> {
                 return Err(BenchError::Interrupted);
             }
             if let Some(why) = fleet.failure() {
-                return Err(BenchError::Guest {
-                    run: what.name(),
-                    why,
-                });
+                return Err(BenchError::Guest { run: what.name(), why });
             }
             let left_ns = end_ns.saturating_sub(self.instruments.now_ns());
             if left_ns == 0 {
                 return Ok(());
             }
-            self.progress
-                .show(&what.line(left_ns.saturating_add(more_ns)));
+            self.progress.show(&what.line(left_ns.saturating_add(more_ns)));
             self.instruments.sleep_ns(left_ns.min(STEP_NS));
         }
     }

@@ -102,11 +102,7 @@ impl Measured {
     }
 
     fn process_cpu_secs(&self) -> f64 {
-        let used = self
-            .after
-            .counters
-            .process
-            .less(self.before.counters.process);
+        let used = self.after.counters.process.less(self.before.counters.process);
         used.cpu_ns as f64 / 1e9
     }
 
@@ -116,18 +112,11 @@ impl Measured {
     }
 
     fn if_busy(&self, value: Option<f64>) -> Figure {
-        if self.busy > 0 {
-            Figure::maybe(value)
-        } else {
-            Figure::UNKNOWN
-        }
+        if self.busy > 0 { Figure::maybe(value) } else { Figure::UNKNOWN }
     }
 
     fn busy_rounds_per_cpu_sec(&self) -> Option<f64> {
-        let used_ns = self
-            .after
-            .busy_cpu_ns?
-            .saturating_sub(self.before.busy_cpu_ns?);
+        let used_ns = self.after.busy_cpu_ns?.saturating_sub(self.before.busy_cpu_ns?);
         Some(self.busy_rounds() / (used_ns as f64 / 1e9))
     }
 
@@ -137,10 +126,7 @@ impl Measured {
     fn cpu_us_per_tick(&self) -> Figure {
         let work_secs = match self.busy {
             0 => Some(0.0),
-            _ => self
-                .alone_per_cpu_sec
-                .get()
-                .map(|rate| self.busy_rounds() / rate),
+            _ => self.alone_per_cpu_sec.get().map(|rate| self.busy_rounds() / rate),
         };
         let (before, after) = (&self.before.sample, &self.after.sample);
         let ticks = after.delivered.saturating_sub(before.delivered) as f64;
@@ -149,11 +135,7 @@ impl Measured {
     }
 
     fn lateness(&self) -> LatenessFigures {
-        let lateness = self
-            .after
-            .sample
-            .lateness
-            .since(&self.before.sample.lateness);
+        let lateness = self.after.sample.lateness.since(&self.before.sample.lateness);
         let us = |ns: Option<u64>| Figure::maybe(ns.map(|ns| ns as f64 / 1e3));
         LatenessFigures {
             p50: us(lateness.quantile_ns(0.5)),
@@ -173,19 +155,14 @@ impl Measured {
         let busy = secs(host.busy_ns, host_before.busy_ns);
         let own = self.process_cpu_secs() + secs(after.measuring_ns, before.measuring_ns);
         let stolen = secs(host.stolen_ns, host_before.stolen_ns);
-        (
-            Figure::of((busy - own).max(0.0) / all_secs),
-            Figure::of(stolen / all_secs),
-        )
+        (Figure::of((busy - own).max(0.0) / all_secs), Figure::of(stolen / all_secs))
     }
 
     fn per_vm(&self, of: fn(&Footprint) -> Option<u64>) -> Figure {
         let vms = f64::from(self.vms) + f64::from(self.busy);
         let added = |full: u64, bare: u64| full as f64 - bare as f64;
         Figure::maybe(
-            of(&self.full)
-                .zip(of(&self.bare))
-                .map(|(full, bare)| added(full, bare) / vms),
+            of(&self.full).zip(of(&self.bare)).map(|(full, bare)| added(full, bare) / vms),
         )
     }
 
@@ -221,11 +198,7 @@ mod tests {
         Reading {
             now_ns: 7 * SEC + secs * SEC,
             counters: Counters {
-                process: Usage {
-                    cpu_ns: secs * SEC,
-                    voluntary: 100 * secs,
-                    involuntary: 3 * secs,
-                },
+                process: Usage { cpu_ns: secs * SEC, voluntary: 100 * secs, involuntary: 3 * secs },
                 measuring_ns: secs * SEC / 100,
                 idle_entries: Some(50 * secs),
                 timer_interrupts: Some(70 * secs),
@@ -243,11 +216,7 @@ mod tests {
                 by_helper: 20 * secs,
                 handed_off: 5 * secs,
                 kicks: 8 * secs,
-                levels: vec![LevelSample {
-                    walks: 9 * secs,
-                    passes: 6 * secs,
-                    expiries: 4 * secs,
-                }],
+                levels: vec![LevelSample { walks: 9 * secs, passes: 6 * secs, expiries: 4 * secs }],
                 ..Sample::default()
             },
             busy_cpu_ns: Some(secs * SEC / 2),
@@ -258,16 +227,8 @@ mod tests {
         let mut measured = Measured {
             before: reading(2),
             after: reading(6),
-            bare: Footprint {
-                pss_kib: Some(1_000),
-                fds: Some(10),
-                threads: Some(1),
-            },
-            full: Footprint {
-                pss_kib: Some(12_000),
-                fds: Some(43),
-                threads: None,
-            },
+            bare: Footprint { pss_kib: Some(1_000), fds: Some(10), threads: Some(1) },
+            full: Footprint { pss_kib: Some(12_000), fds: Some(43), threads: None },
             boot_ns: vec![3_000_000, 1_000_000, 200_000_000],
             vms: 10,
             busy: 1,
@@ -297,63 +258,32 @@ mod tests {
     fn counts_are_of_the_interval() {
         let figures = measured().figures();
         let of = Figure::of;
-        let ticks = Ticks {
-            delivered: of(4_000.0),
-            expected: of(4_000.0),
-            early: of(4.0),
-        };
+        let ticks = Ticks { delivered: of(4_000.0), expected: of(4_000.0), early: of(4.0) };
         assert_eq!(figures.ticks, ticks);
-        let expiries = Expiries {
-            inline: of(2_400.0),
-            by_helper: of(80.0),
-            handed_off: of(20.0),
-        };
+        let expiries = Expiries { inline: of(2_400.0), by_helper: of(80.0), handed_off: of(20.0) };
         assert_eq!(figures.expiries, expiries);
         assert_eq!(figures.kicks, of(32.0));
-        let level = LevelFigures {
-            walks: of(36.0),
-            passes: of(24.0),
-            expiries: of(16.0),
-        };
+        let level = LevelFigures { walks: of(36.0), passes: of(24.0), expiries: of(16.0) };
         assert_eq!(figures.levels, [level]);
-        let lateness = LatenessFigures {
-            p50: of(4.0),
-            p99: of(4.0),
-            max: of(88.0),
-        };
+        let lateness = LatenessFigures { p50: of(4.0), p99: of(4.0), max: of(88.0) };
         assert_eq!(figures.lateness_us, lateness);
     }
 
     #[test]
     fn cpu_time_of_a_tick_leaves_out_the_busy_guests_work() {
         // 4 s of CPU time; 16,000 rounds at 5,000 a second are 3.2 s; 0.8 s for 4,000 ticks.
-        let us = measured()
-            .figures()
-            .cpu_us_per_tick
-            .get()
-            .expect("is known");
+        let us = measured().figures().cpu_us_per_tick.get().expect("is known");
         assert!((us - 200.0).abs() < 1e-6, "{us}");
-        let idle = Measured {
-            busy: 0,
-            alone_per_cpu_sec: Figure::UNKNOWN,
-            ..measured()
-        }
-        .figures();
+        let idle = Measured { busy: 0, alone_per_cpu_sec: Figure::UNKNOWN, ..measured() }.figures();
         assert_eq!(idle.cpu_us_per_tick, Figure::of(1_000.0));
         assert_eq!(idle.busy_progress_per_sec, Figure::UNKNOWN);
-        let unknown = Measured {
-            alone_per_cpu_sec: Figure::UNKNOWN,
-            ..measured()
-        };
+        let unknown = Measured { alone_per_cpu_sec: Figure::UNKNOWN, ..measured() };
         assert_eq!(unknown.figures().cpu_us_per_tick, Figure::UNKNOWN);
     }
 
     #[test]
     fn a_busy_guest_faster_than_alone_leaves_nothing_for_ticks() {
-        let noise = Measured {
-            alone_per_cpu_sec: Figure::of(3_999.0),
-            ..measured()
-        };
+        let noise = Measured { alone_per_cpu_sec: Figure::of(3_999.0), ..measured() };
         assert_eq!(noise.figures().cpu_us_per_tick, Figure::of(0.0));
     }
 
@@ -363,11 +293,7 @@ mod tests {
         dead.after.sample.delivered = dead.before.sample.delivered;
         assert_eq!(dead.figures().cpu_us_per_tick, Figure::UNKNOWN);
         dead.after.sample.delivered = 0;
-        assert_eq!(
-            dead.figures().ticks.delivered,
-            Figure::of(0.0),
-            "a guest counts backwards"
-        );
+        assert_eq!(dead.figures().ticks.delivered, Figure::of(0.0), "a guest counts backwards");
     }
 
     #[test]
@@ -379,11 +305,7 @@ mod tests {
         assert_eq!(figures.stolen_cpu_share, Figure::of(0.05));
         let mut coarse = measured();
         coarse.after.counters.process.cpu_ns += 10 * SEC;
-        assert_eq!(
-            coarse.figures().foreign_cpu_share,
-            Figure::of(0.0),
-            "never below nothing"
-        );
+        assert_eq!(coarse.figures().foreign_cpu_share, Figure::of(0.0), "never below nothing");
     }
 
     #[test]
@@ -398,10 +320,7 @@ mod tests {
     #[test]
     fn a_host_without_counters_has_unknown_figures() {
         let mut poor = measured();
-        poor.after.counters = Counters {
-            process: poor.after.counters.process,
-            ..<_>::default()
-        };
+        poor.after.counters = Counters { process: poor.after.counters.process, ..<_>::default() };
         let figures = poor.figures();
         assert_eq!(figures.host_idle_entries_per_sec, Figure::UNKNOWN);
         assert_eq!(figures.host_timer_interrupts_per_sec, Figure::UNKNOWN);

@@ -141,29 +141,16 @@ pub fn density(
     progress: &mut dyn Progress,
 ) -> Result<Report, BenchError> {
     plan.check()?;
-    let unwritable = |source| BenchError::Json {
-        path: plan.json.clone().unwrap_or_default(),
-        source,
-    };
-    let json = plan
-        .json
-        .as_deref()
-        .map(report::JsonFile::open)
-        .transpose()
-        .map_err(unwritable)?;
+    let unwritable =
+        |source| BenchError::Json { path: plan.json.clone().unwrap_or_default(), source };
+    let json = plan.json.as_deref().map(report::JsonFile::open).transpose().map_err(unwritable)?;
     let facts = launch.host_facts();
-    let mut bench = measure::Bench {
-        launch,
-        instruments,
-        progress: &mut *progress,
-    };
+    let mut bench = measure::Bench { launch, instruments, progress: &mut *progress };
     let measured = all_runs(&mut bench, plan);
     progress.clear();
     let (alone, runs) = measured?;
     let report = Report::new(plan, facts, alone, runs);
-    table::write(&report, out)
-        .and_then(|()| out.flush())
-        .map_err(BenchError::Output)?;
+    table::write(&report, out).and_then(|()| out.flush()).map_err(BenchError::Output)?;
     if let Some(json) = json {
         json.finish(&report).map_err(unwritable)?;
     }

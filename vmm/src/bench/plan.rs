@@ -106,11 +106,7 @@ impl Plan {
     /// # Errors
     /// The first figure that is out of range.
     pub fn check(&self) -> Result<(), PlanError> {
-        let twice = self
-            .modes
-            .iter()
-            .enumerate()
-            .find(|&(i, mode)| self.modes[..i].contains(mode));
+        let twice = self.modes.iter().enumerate().find(|&(i, mode)| self.modes[..i].contains(mode));
         let checks = [
             (self.vms >= 1, PlanError::NoGuests),
             ((1..=1_000_000).contains(&self.hz), PlanError::Frequency),
@@ -119,10 +115,7 @@ impl Plan {
             (self.repeat >= 1, PlanError::NoRepeat),
             (self.borrow_share_percent <= 100, PlanError::BorrowShare),
         ];
-        let bad = checks
-            .into_iter()
-            .find(|(good, _)| !good)
-            .map(|(_, error)| error);
+        let bad = checks.into_iter().find(|(good, _)| !good).map(|(_, error)| error);
         match bad.or(twice.map(|(_, &mode)| PlanError::Twice(mode))) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -150,9 +143,7 @@ impl Plan {
         RunSpec {
             mode: turn.mode,
             tick_vms: self.vms,
-            phases_ns: (0..self.vms)
-                .map(|_| rng.random_range(0..period_ns.max(1)))
-                .collect(),
+            phases_ns: (0..self.vms).map(|_| rng.random_range(0..period_ns.max(1))).collect(),
             hz: self.hz,
             busy: self.busy,
             slack_ns: self.slack_ns,
@@ -178,13 +169,8 @@ impl Plan {
     #[must_use]
     pub fn length_ns(&self) -> u64 {
         let runs = u64::from(self.repeat).saturating_mul(self.modes.len() as u64);
-        let calibration = if self.busy > 0 {
-            WARM_UP_NS + CALIBRATION_NS
-        } else {
-            0
-        };
-        runs.saturating_mul(WARM_UP_NS + self.interval_ns())
-            .saturating_add(calibration)
+        let calibration = if self.busy > 0 { WARM_UP_NS + CALIBRATION_NS } else { 0 };
+        runs.saturating_mul(WARM_UP_NS + self.interval_ns()).saturating_add(calibration)
     }
 }
 
@@ -194,14 +180,8 @@ mod tests {
 
     #[test]
     fn modes_take_turns() {
-        let plan = Plan {
-            repeat: 2,
-            ..Plan::default()
-        };
-        let turns: Vec<_> = plan
-            .turns()
-            .map(|turn| (turn.mode.name(), turn.repeat))
-            .collect();
+        let plan = Plan { repeat: 2, ..Plan::default() };
+        let turns: Vec<_> = plan.turns().map(|turn| (turn.mode.name(), turn.repeat)).collect();
         let expected = [("kernel", 1), ("thread", 1), ("migrate", 1)];
         assert_eq!(turns[..3], expected);
         assert_eq!(turns[3..], expected.map(|(name, _)| (name, 2)));
@@ -216,34 +196,16 @@ mod tests {
 
     #[test]
     fn phases_are_below_a_period_and_the_same_in_every_mode() {
-        let plan = Plan {
-            vms: 200,
-            ..Plan::default()
-        };
-        let spec = plan.spec(Turn {
-            mode: Mode::Kernel,
-            repeat: 1,
-        });
+        let plan = Plan { vms: 200, ..Plan::default() };
+        let spec = plan.spec(Turn { mode: Mode::Kernel, repeat: 1 });
         assert_eq!(spec.phases_ns.len(), 200);
         assert!(spec.phases_ns.iter().all(|&phase| phase < 10_000_000));
-        assert!(
-            spec.phases_ns.iter().any(|&phase| phase > 9_000_000),
-            "spread over the period"
-        );
-        let other = plan.spec(Turn {
-            mode: Mode::Migrate,
-            repeat: 1,
-        });
+        assert!(spec.phases_ns.iter().any(|&phase| phase > 9_000_000), "spread over the period");
+        let other = plan.spec(Turn { mode: Mode::Migrate, repeat: 1 });
         assert_eq!(spec.phases_ns, other.phases_ns);
-        let second = plan.spec(Turn {
-            mode: Mode::Kernel,
-            repeat: 2,
-        });
+        let second = plan.spec(Turn { mode: Mode::Kernel, repeat: 2 });
         assert_ne!(spec.phases_ns, second.phases_ns);
-        let seed = Plan { seed: 7, ..plan }.spec(Turn {
-            mode: Mode::Kernel,
-            repeat: 1,
-        });
+        let seed = Plan { seed: 7, ..plan }.spec(Turn { mode: Mode::Kernel, repeat: 1 });
         assert_ne!(spec.phases_ns, seed.phases_ns);
     }
 
@@ -260,15 +222,9 @@ mod tests {
         assert_eq!(check(|plan| plan.secs = 0.0), Err(PlanError::Interval));
         assert_eq!(check(|plan| plan.modes.clear()), Err(PlanError::NoModes));
         assert_eq!(check(|plan| plan.repeat = 0), Err(PlanError::NoRepeat));
-        assert_eq!(
-            check(|plan| plan.borrow_share_percent = 101),
-            Err(PlanError::BorrowShare)
-        );
+        assert_eq!(check(|plan| plan.borrow_share_percent = 101), Err(PlanError::BorrowShare));
         let twice = check(|plan| plan.modes.push(Mode::Kernel));
         assert_eq!(twice, Err(PlanError::Twice(Mode::Kernel)));
-        assert_eq!(
-            PlanError::Twice(Mode::Kernel).to_string(),
-            "mode kernel is named twice"
-        );
+        assert_eq!(PlanError::Twice(Mode::Kernel).to_string(), "mode kernel is named twice");
     }
 }

@@ -31,12 +31,7 @@ impl<F: Fn() -> bool> Line<std::io::Stderr, F> {
     pub fn on_stderr(interrupted: F) -> Self {
         let out = std::io::stderr();
         let terminal = out.is_terminal();
-        Line {
-            out,
-            terminal,
-            interrupted,
-            shown: 0,
-        }
+        Line { out, terminal, interrupted, shown: 0 }
     }
 }
 
@@ -78,12 +73,7 @@ mod tests {
 
     fn shown(terminal: bool) -> String {
         let mut out = Vec::new();
-        let mut line = Line {
-            out: &mut out,
-            terminal,
-            interrupted: || false,
-            shown: 0,
-        };
+        let mut line = Line { out: &mut out, terminal, interrupted: || false, shown: 0 };
         line.show("run 10");
         line.show("run 9");
         drop(line);
@@ -102,12 +92,7 @@ mod tests {
 
     #[test]
     fn an_interruption_is_passed_on() {
-        let line = Line {
-            out: Vec::new(),
-            terminal: false,
-            interrupted: || true,
-            shown: 0,
-        };
+        let line = Line { out: Vec::new(), terminal: false, interrupted: || true, shown: 0 };
         assert!(line.interrupted());
     }
 }

@@ -87,24 +87,13 @@ impl Report {
             })
             .collect();
         let of = |mode: Mode| -> Vec<&Figures> {
-            runs.iter()
-                .filter(|run| run.mode == mode)
-                .map(|run| &run.figures)
-                .collect()
+            runs.iter().filter(|run| run.mode == mode).map(|run| &run.figures).collect()
         };
-        let medians = plan
-            .modes
-            .iter()
-            .map(|&mode| (mode.name(), Figures::sum_up(&of(mode), median)));
+        let medians =
+            plan.modes.iter().map(|&mode| (mode.name(), Figures::sum_up(&of(mode), median)));
         let spread = plan.modes.iter().map(|&mode| {
             let min = Figures::sum_up(&of(mode), least);
-            (
-                mode.name(),
-                Spread {
-                    min,
-                    max: Figures::sum_up(&of(mode), greatest),
-                },
-            )
+            (mode.name(), Spread { min, max: Figures::sum_up(&of(mode), greatest) })
         });
         Report {
             schema: SCHEMA,
@@ -122,40 +111,19 @@ impl Report {
 
 /// What makes a run less trustworthy.
 fn marks(run: &Run) -> Vec<String> {
-    let Figures {
-        ticks,
-        cpu_us_per_tick,
-        foreign_cpu_share,
-        stolen_cpu_share,
-        ..
-    } = &run.figures;
+    let Figures { ticks, cpu_us_per_tick, foreign_cpu_share, stolen_cpu_share, .. } = &run.figures;
     let percent = |share: f64| share * 100.0;
     let mut said = Vec::new();
-    if let Some(share) = foreign_cpu_share
-        .get()
-        .filter(|&share| share > FOREIGN_LIMIT)
-    {
-        said.push(format!(
-            "{:.0} % of the host's CPU time went to others",
-            percent(share)
-        ));
+    if let Some(share) = foreign_cpu_share.get().filter(|&share| share > FOREIGN_LIMIT) {
+        said.push(format!("{:.0} % of the host's CPU time went to others", percent(share)));
     }
-    if let Some(share) = stolen_cpu_share
-        .get()
-        .filter(|&share| share > FOREIGN_LIMIT)
-    {
-        said.push(format!(
-            "{:.0} % of the host's CPU time was stolen from it",
-            percent(share)
-        ));
+    if let Some(share) = stolen_cpu_share.get().filter(|&share| share > FOREIGN_LIMIT) {
+        said.push(format!("{:.0} % of the host's CPU time was stolen from it", percent(share)));
     }
     let delivered = ticks.delivered.get().zip(ticks.expected.get());
     let share = delivered.map(|(delivered, expected)| delivered / expected);
     if let Some(share) = share.filter(|&share| share < DELIVERED_LIMIT) {
-        said.push(format!(
-            "only {:.1} % of the expected ticks were delivered",
-            percent(share)
-        ));
+        said.push(format!("only {:.1} % of the expected ticks were delivered", percent(share)));
     }
     if cpu_us_per_tick.get() == Some(0.0) {
         said.push(
@@ -166,9 +134,7 @@ fn marks(run: &Run) -> Vec<String> {
         said.push(format!("{early} ticks came before their deadline"));
     }
     let name = run.mode.name();
-    said.into_iter()
-        .map(|what| format!("run {} of {name}: {what}", run.repeat))
-        .collect()
+    said.into_iter().map(|what| format!("run {} of {name}: {what}", run.repeat)).collect()
 }
 
 /// The file of the JSON report, known to be writable before the first run.
@@ -194,10 +160,7 @@ impl JsonFile {
             Err(error) => return Err(error),
         };
         if exists == Some(false) {
-            return Ok(JsonFile {
-                out: OpenOptions::new().write(true).open(path)?,
-                rename: None,
-            });
+            return Ok(JsonFile { out: OpenOptions::new().write(true).open(path)?, rename: None });
         }
         let mut target = path.to_owned();
         if exists == Some(true) {
@@ -212,14 +175,8 @@ impl JsonFile {
         beside.push(name);
         beside.push(format!(".{}", std::process::id()));
         let beside = target.with_file_name(beside);
-        let out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&beside)?;
-        Ok(JsonFile {
-            out,
-            rename: Some((beside, target)),
-        })
+        let out = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+        Ok(JsonFile { out, rename: Some((beside, target)) })
     }
 
     /// Writes the report and puts the file in its place.
@@ -259,19 +216,9 @@ mod tests {
             expected: Figure::of(1_000.0),
             early: Figure::of(0.0),
         };
-        let mut figures = Figures {
-            ticks,
-            foreign_cpu_share: Figure::of(0.05),
-            ..<_>::default()
-        };
+        let mut figures = Figures { ticks, foreign_cpu_share: Figure::of(0.05), ..<_>::default() };
         change(&mut figures);
-        Run {
-            mode: Mode::Thread,
-            repeat: 2,
-            vms: 10,
-            busy: 1,
-            figures,
-        }
+        Run { mode: Mode::Thread, repeat: 2, vms: 10, busy: 1, figures }
     }
 
     #[test]
@@ -299,19 +246,12 @@ mod tests {
     }
 
     fn empty() -> Report {
-        Report::new(
-            &Plan::default(),
-            HostFacts::default(),
-            Figure::UNKNOWN,
-            Vec::new(),
-        )
+        Report::new(&Plan::default(), HostFacts::default(), Figure::UNKNOWN, Vec::new())
     }
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("is a folder").flatten();
-        entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     #[test]
@@ -322,11 +262,7 @@ mod tests {
         assert_eq!(names(folder.path()), Vec::<String>::new());
         fs::write(&path, "old").expect("is writable");
         let json = JsonFile::open(&path).expect("is writable");
-        assert_eq!(
-            fs::read_to_string(&path).expect("is there"),
-            "old",
-            "kept until the end"
-        );
+        assert_eq!(fs::read_to_string(&path).expect("is there"), "old", "kept until the end");
         drop(json);
         assert_eq!(names(folder.path()), ["out.json"]);
         assert_eq!(fs::read_to_string(&path).expect("is there"), "old");

@@ -17,9 +17,7 @@ const ROWS: [Row; 23] = [
     ("thread wakeups/s", |of| of.thread_wakeups_per_sec),
     ("invol. switches/s", |of| of.involuntary_switches_per_sec),
     ("host idle entries/s", |of| of.host_idle_entries_per_sec),
-    ("host timer interr./s", |of| {
-        of.host_timer_interrupts_per_sec
-    }),
+    ("host timer interr./s", |of| of.host_timer_interrupts_per_sec),
     ("CPU time/tick, us", |of| of.cpu_us_per_tick),
     ("CPUs used", |of| of.process_cpus),
     ("lateness p50, us", |of| of.lateness_us.p50),
@@ -42,11 +40,8 @@ const ROWS: [Row; 23] = [
 /// The end of a label, and the figure of one level.
 type LevelRow = (&'static str, fn(&LevelFigures) -> Figure);
 
-const LEVEL_ROWS: [LevelRow; 3] = [
-    ("walks", |of| of.walks),
-    ("passes", |of| of.passes),
-    ("expiries", |of| of.expiries),
-];
+const LEVEL_ROWS: [LevelRow; 3] =
+    [("walks", |of| of.walks), ("passes", |of| of.passes), ("expiries", |of| of.expiries)];
 
 const LEGEND: &str = "\
 Median of the runs (least..greatest). Counts are of one interval, all guests together.
@@ -79,11 +74,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         plan.borrow_share_percent,
     )?;
     if report.busy_alone_per_cpu_sec != Figure::UNKNOWN {
-        writeln!(
-            out,
-            "a busy guest alone: {} rounds/CPU-s",
-            short(report.busy_alone_per_cpu_sec)
-        )?;
+        writeln!(out, "a busy guest alone: {} rounds/CPU-s", short(report.busy_alone_per_cpu_sec))?;
     }
     writeln!(out)?;
     for line in lay_out(&cells(report), plan.modes.len()) {
@@ -116,31 +107,17 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
             let spread = report.spread.get(mode.name());
             let ends = spread.map(|spread| (short(of(&spread.min)), short(of(&spread.max))));
             let ends = ends.filter(|(min, max)| min != max);
-            let spread = ends
-                .map(|(min, max)| format!("({min}..{max})"))
-                .unwrap_or_default();
+            let spread = ends.map(|(min, max)| format!("({min}..{max})")).unwrap_or_default();
             cells.extend([short(median(mode)), spread]);
         }
-        cells.extend(
-            ratios
-                .iter()
-                .map(|mode| ratio(median(mode), median(&Mode::Kernel))),
-        );
+        cells.extend(ratios.iter().map(|mode| ratio(median(mode), median(&Mode::Kernel))));
         table.push(cells);
     };
     let busy = report.plan.busy > 0;
-    for (label, of) in ROWS
-        .into_iter()
-        .filter(|(label, _)| busy || !label.starts_with("busy"))
-    {
+    for (label, of) in ROWS.into_iter().filter(|(label, _)| busy || !label.starts_with("busy")) {
         row(label.to_owned(), &of);
     }
-    let depth = report
-        .medians
-        .values()
-        .map(|of| of.levels.len())
-        .max()
-        .unwrap_or(0);
+    let depth = report.medians.values().map(|of| of.levels.len()).max().unwrap_or(0);
     for level in 0..depth {
         for (label, of) in LEVEL_ROWS {
             let of = |figures: &Figures| figures.levels.get(level).map_or(Figure::UNKNOWN, of);
@@ -153,11 +130,7 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
 /// The modes to be compared with `kernel`, if that is there, in the plan's order.
 fn ratio_modes(modes: &[Mode]) -> Vec<Mode> {
     let others = modes.iter().copied().filter(|&mode| mode != Mode::Kernel);
-    if modes.contains(&Mode::Kernel) {
-        others.collect()
-    } else {
-        Vec::new()
-    }
+    if modes.contains(&Mode::Kernel) { others.collect() } else { Vec::new() }
 }
 
 /// Lines of equal columns: labels and spreads to the left, numbers to the right.
@@ -170,11 +143,7 @@ fn lay_out(table: &[Vec<String>], modes: usize) -> Vec<String> {
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             let spread = column > 0 && column % 2 == 0 && column <= 2 * modes;
             if column > 0 && width > 0 {
-                line.push_str(if spread || column > 2 * modes {
-                    " "
-                } else {
-                    "  "
-                });
+                line.push_str(if spread || column > 2 * modes { " " } else { "  " });
             }
             if column == 0 || spread {
                 line.push_str(&format!("{cell:<width$}"));
@@ -192,10 +161,7 @@ fn percent(share: Figure) -> Figure {
 }
 
 fn ratio(figure: Figure, kernel: Figure) -> String {
-    let known = figure
-        .get()
-        .zip(kernel.get())
-        .filter(|&(_, kernel)| kernel != 0.0);
+    let known = figure.get().zip(kernel.get()).filter(|&(_, kernel)| kernel != 0.0);
     short(Figure::maybe(known.map(|(figure, kernel)| figure / kernel)))
 }
 

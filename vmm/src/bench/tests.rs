@@ -15,13 +15,7 @@ const SEC: u64 = 1_000_000_000;
 
 fn plan() -> Plan {
     let command = "siesta bench density".to_owned();
-    Plan {
-        vms: 10,
-        secs: 2.0,
-        repeat: 2,
-        command,
-        ..Plan::default()
-    }
+    Plan { vms: 10, secs: 2.0, repeat: 2, command, ..Plan::default() }
 }
 
 fn run(script: Script, plan: &Plan) -> (Result<Report, BenchError>, String, World) {
@@ -29,11 +23,7 @@ fn run(script: Script, plan: &Plan) -> (Result<Report, BenchError>, String, Worl
     let (mut launch, mut instruments, mut progress) = (world.clone(), world.clone(), world.clone());
     let mut out = Vec::new();
     let result = density(&mut launch, &mut instruments, plan, &mut out, &mut progress);
-    (
-        result,
-        String::from_utf8(out).expect("the table is text"),
-        world,
-    )
+    (result, String::from_utf8(out).expect("the table is text"), world)
 }
 
 fn result(plan: &Plan) -> (Report, String, World) {
@@ -49,20 +39,9 @@ fn runs_are_interleaved_after_a_busy_guest_alone() {
     let turn = [Mode::Kernel, Mode::Thread, Mode::Migrate];
     assert_eq!(modes, [&[Mode::Kernel], &turn[..], &turn[..]].concat());
     assert_eq!((launched[0].tick_vms, launched[0].busy), (0, 1));
-    assert!(
-        launched[1..]
-            .iter()
-            .all(|spec| spec.tick_vms == 10 && spec.phases_ns.len() == 10)
-    );
-    let order: Vec<_> = report
-        .runs
-        .iter()
-        .map(|run| (run.mode, run.repeat))
-        .collect();
-    assert_eq!(
-        order[..4],
-        [(turn[0], 1), (turn[1], 1), (turn[2], 1), (turn[0], 2)]
-    );
+    assert!(launched[1..].iter().all(|spec| spec.tick_vms == 10 && spec.phases_ns.len() == 10));
+    let order: Vec<_> = report.runs.iter().map(|run| (run.mode, run.repeat)).collect();
+    assert_eq!(order[..4], [(turn[0], 1), (turn[1], 1), (turn[2], 1), (turn[0], 2)]);
     assert!(!world.is_running());
 }
 
@@ -85,11 +64,7 @@ fn figures_are_those_of_the_guests() {
     // The fake adds 1 us for each launch: the kernel's were the 2nd and 5th.
     let us = kernel.cpu_us_per_tick.get().expect("is known");
     assert!((us - 68.5).abs() < 0.01, "{us}");
-    let least = report.spread["kernel"]
-        .min
-        .cpu_us_per_tick
-        .get()
-        .expect("is known");
+    let least = report.spread["kernel"].min.cpu_us_per_tick.get().expect("is known");
     assert!((least - 67.0).abs() < 0.01, "{least}");
     assert_eq!(kernel.thread_wakeups_per_sec, Figure::of(1_000.0));
     assert_eq!(kernel.host_idle_entries_per_sec, Figure::of(500.0));
@@ -109,19 +84,13 @@ fn without_busy_guests_nothing_is_calibrated() {
     assert_eq!(world.launched().len(), 6);
     assert_eq!(report.busy_alone_per_cpu_sec, Figure::UNKNOWN);
     assert!(report.medians["thread"].cpu_us_per_tick.get().is_some());
-    assert!(
-        !table.contains("busy rounds") && !table.contains("alone: "),
-        "{table}"
-    );
+    assert!(!table.contains("busy rounds") && !table.contains("alone: "), "{table}");
 }
 
 #[test]
 fn a_disturbed_run_is_marked() {
     // Launch 0 is the busy guest alone; 5 is the second of mode thread.
-    let script = Script {
-        foreign: Some((5, 16)),
-        ..Script::default()
-    };
+    let script = Script { foreign: Some((5, 16)), ..Script::default() };
     let (result, table, _) = run(script, &plan());
     let mark = "run 2 of thread: 8 % of the host's CPU time went to others";
     assert_eq!(result.expect("goes on").marks, [mark]);
@@ -130,16 +99,10 @@ fn a_disturbed_run_is_marked() {
 
 #[test]
 fn a_guest_that_fails_ends_it() {
-    let script = Script {
-        fail: Some((2, SEC)),
-        ..Script::default()
-    };
+    let script = Script { fail: Some((2, SEC)), ..Script::default() };
     let (result, table, world) = run(script, &plan());
     let error = result.expect_err("a guest failed");
-    assert_eq!(
-        error.to_string(),
-        "a guest of run 1 of thread failed: vm 3: triple fault"
-    );
+    assert_eq!(error.to_string(), "a guest of run 1 of thread failed: vm 3: triple fault");
     assert!(!error.is_usage());
     assert_eq!(table, "");
     assert!(!world.is_running());
@@ -149,37 +112,22 @@ fn a_guest_that_fails_ends_it() {
 
 #[test]
 fn a_guest_that_fails_at_the_very_end_is_noticed() {
-    let script = Script {
-        fail: Some((6, 2_500_000_000)),
-        ..Script::default()
-    };
-    assert!(matches!(
-        run(script, &plan()).0,
-        Err(BenchError::Guest { .. })
-    ));
+    let script = Script { fail: Some((6, 2_500_000_000)), ..Script::default() };
+    assert!(matches!(run(script, &plan()).0, Err(BenchError::Guest { .. })));
 }
 
 #[test]
 fn guests_that_cannot_be_started() {
-    let script = Script {
-        refuse: Some(3),
-        ..Script::default()
-    };
+    let script = Script { refuse: Some(3), ..Script::default() };
     let error = run(script, &plan()).0.expect_err("is refused");
-    assert_eq!(
-        error.to_string(),
-        "cannot start the guests of run 1 of migrate"
-    );
+    assert_eq!(error.to_string(), "cannot start the guests of run 1 of migrate");
     let source = std::error::Error::source(&error).expect("has a cause");
     assert_eq!(source.to_string(), "no memory left");
 }
 
 #[test]
 fn a_busy_guest_without_progress_is_no_yardstick() {
-    let script = Script {
-        lazy: true,
-        ..Script::default()
-    };
+    let script = Script { lazy: true, ..Script::default() };
     assert!(matches!(run(script, &plan()).0, Err(BenchError::NoWork)));
 }
 
@@ -187,20 +135,13 @@ fn a_busy_guest_without_progress_is_no_yardstick() {
 fn the_user_can_end_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let json = Some(folder.path().join("out.json"));
-    let script = Script {
-        interrupt_ns: Some(5 * SEC),
-        ..Script::default()
-    };
+    let script = Script { interrupt_ns: Some(5 * SEC), ..Script::default() };
     let (result, table, world) = run(script, &Plan { json, ..plan() });
     assert!(matches!(result, Err(BenchError::Interrupted)));
     assert!(world.now_ns() <= 5 * SEC + SEC / 4, "within a step");
     assert!(!world.is_running());
     assert_eq!(table, "");
-    assert_eq!(
-        fs::read_dir(folder.path()).expect("is there").count(),
-        0,
-        "nothing left behind"
-    );
+    assert_eq!(fs::read_dir(folder.path()).expect("is there").count(), 0, "nothing left behind");
 }
 
 #[test]
@@ -223,14 +164,8 @@ fn the_progress_line_counts_runs_and_seconds() {
     assert_eq!(clears, 1);
     assert_eq!(shown[0], "a busy guest alone: starting");
     assert_eq!(shown[1], "a busy guest alone: 2 s left");
-    assert!(
-        shown.contains(&"2/6: run 1 of thread: 3 s left".to_owned()),
-        "{shown:?}"
-    );
-    assert!(
-        shown.contains(&"6/6: run 2 of migrate: 1 s left".to_owned()),
-        "{shown:?}"
-    );
+    assert!(shown.contains(&"2/6: run 1 of thread: 3 s left".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"6/6: run 2 of migrate: 1 s left".to_owned()), "{shown:?}");
 }
 
 #[test]
@@ -245,19 +180,10 @@ fn a_table_that_cannot_be_written_is_an_error_and_leaves_no_report() {
         }
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let plan = Plan {
-        json: Some(folder.path().join("out.json")),
-        ..plan()
-    };
+    let plan = Plan { json: Some(folder.path().join("out.json")), ..plan() };
     let world = World::default();
     let (mut launch, mut instruments, mut progress) = (world.clone(), world.clone(), world);
-    let result = density(
-        &mut launch,
-        &mut instruments,
-        &plan,
-        &mut Full,
-        &mut progress,
-    );
+    let result = density(&mut launch, &mut instruments, &plan, &mut Full, &mut progress);
     assert!(matches!(result, Err(BenchError::Output(_))));
     assert_eq!(fs::read_dir(folder.path()).expect("is there").count(), 0);
 }
@@ -280,11 +206,7 @@ fn json_has_the_promised_names() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("out.json");
     let modes = vec![Mode::Migrate];
-    result(&Plan {
-        json: Some(path.clone()),
-        modes,
-        ..plan()
-    });
+    result(&Plan { json: Some(path.clone()), modes, ..plan() });
     let text = fs::read_to_string(&path).expect("was written");
     let json: Value = serde_json::from_str(&text).expect("is JSON");
     assert_eq!(json["schema"], "siesta.density/1");
@@ -345,10 +267,7 @@ struct Asleep {
 
 impl Launch for Sleepers {
     fn launch(&mut self, spec: &RunSpec) -> Result<Box<dyn Fleet>, LaunchError> {
-        let (stop, ticks) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
+        let (stop, ticks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let sleeper = |_| {
             let (stop, ticks) = (Arc::clone(&stop), Arc::clone(&ticks));
             std::thread::spawn(move || {
@@ -359,11 +278,7 @@ impl Launch for Sleepers {
             })
         };
         let threads = (0..spec.tick_vms).map(sleeper).collect();
-        Ok(Box::new(Asleep {
-            stop,
-            ticks,
-            threads,
-        }))
+        Ok(Box::new(Asleep { stop, ticks, threads }))
     }
 
     fn host_facts(&self) -> HostFacts {
@@ -373,10 +288,7 @@ impl Launch for Sleepers {
 
 impl Fleet for Asleep {
     fn sample(&mut self) -> Sample {
-        Sample {
-            delivered: self.ticks.load(Ordering::Relaxed),
-            ..Sample::default()
-        }
+        Sample { delivered: self.ticks.load(Ordering::Relaxed), ..Sample::default() }
     }
 
     fn boot_ns(&self) -> Vec<u64> {
@@ -389,24 +301,14 @@ impl Fleet for Asleep {
 
     fn stop(self: Box<Self>) -> Result<(), LaunchError> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads
-            .into_iter()
-            .try_for_each(|thread| thread.join())
-            .map_err(|_| "panicked".into())
+        self.threads.into_iter().try_for_each(|thread| thread.join()).map_err(|_| "panicked".into())
     }
 }
 
 #[test]
 fn wakeups_of_real_threads_are_counted() {
     let modes = vec![Mode::Thread];
-    let plan = Plan {
-        vms: 8,
-        busy: 0,
-        secs: 0.5,
-        repeat: 1,
-        modes,
-        ..Plan::default()
-    };
+    let plan = Plan { vms: 8, busy: 0, secs: 0.5, repeat: 1, modes, ..Plan::default() };
     let mut progress = World::default();
     let mut out = Vec::new();
     let result = density(&mut Sleepers, &mut ThisHost, &plan, &mut out, &mut progress);
@@ -416,10 +318,7 @@ fn wakeups_of_real_threads_are_counted() {
     assert!(delivered > 50.0, "{figures:?}");
     let rate = delivered / known(figures.secs);
     // Other tests of this process may add wake-ups, none can take any away.
-    assert!(
-        known(figures.thread_wakeups_per_sec) > 0.9 * rate,
-        "{figures:?}"
-    );
+    assert!(known(figures.thread_wakeups_per_sec) > 0.9 * rate, "{figures:?}");
     assert!(known(figures.cpu_us_per_tick) > 0.0, "{figures:?}");
     assert!(known(figures.threads_per_vm) > 0.0, "{figures:?}");
     assert!((0.5..5.0).contains(&known(figures.secs)), "{figures:?}");
