@@ -27,18 +27,12 @@ pub(crate) struct Arena<const FANOUT: usize> {
 
 fn locate(id: GroupId) -> (usize, usize) {
     let chunk = (id / FIRST_CHUNK + 1).ilog2();
-    (
-        chunk as usize,
-        (id - FIRST_CHUNK * ((1 << chunk) - 1)) as usize,
-    )
+    (chunk as usize, (id - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
 }
 
 impl<const FANOUT: usize> Arena<FANOUT> {
     pub(crate) fn new() -> Self {
-        Arena {
-            chunks: [const { OnceLock::new() }; CHUNKS],
-            len: AtomicU32::new(0),
-        }
+        Arena { chunks: [const { OnceLock::new() }; CHUNKS], len: AtomicU32::new(0) }
     }
 
     /// How many groups there are.

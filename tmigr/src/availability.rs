@@ -49,9 +49,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// A slot leaves: it looks after its own timers, and nobody else's. Nothing happens if it is
     /// not available.
     pub fn unavailable(&self, slot: Slot) -> Unavailable {
-        let Some((state, place)) = self
-            .state(slot)
-            .and_then(|state| Some((state, state.place()?)))
+        let Some((state, place)) = self.state(slot).and_then(|state| Some((state, state.place()?)))
         else {
             return Unavailable::default();
         };
@@ -76,9 +74,6 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             self.available.fetch_sub(1, Ordering::Relaxed);
         }
         let notices = self.notices(place, slot, walk.touched);
-        Unavailable {
-            trigger: some_unless_never(walk.first),
-            notices,
-        }
+        Unavailable { trigger: some_unless_never(walk.first), notices }
     }
 }

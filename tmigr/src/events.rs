@@ -31,13 +31,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     pub(crate) fn new(slot: Slot, next: u64) -> Self {
-        Walk {
-            slot,
-            next,
-            remote: false,
-            first: NEVER,
-            touched: 0,
-        }
+        Walk { slot, next, remote: false, first: NEVER, touched: 0 }
     }
 
     pub(crate) fn touch(&mut self, level: u32) {
@@ -96,15 +90,8 @@ fn update_from_slot<const F: usize>(group: &Group<F>, place: Place, walk: &mut W
         return Climb::Done;
     }
     let events = group.lock();
-    let event = Event {
-        expires: walk.next,
-        slot: walk.slot,
-    };
-    let offer = Offer {
-        mask: place.mask,
-        event,
-        ignore,
-    };
+    let event = Event { expires: walk.next, slot: walk.slot };
+    let offer = Offer { mask: place.mask, event, ignore };
     settle(group, events, group.word.load(), offer, walk)
 }
 
@@ -122,15 +109,8 @@ fn update_from_group<const F: usize>(
     }
     let first = below.first().filter(|event| event.expires != NEVER);
     group.set_ignored(place.mask, first.is_none());
-    let event = first.unwrap_or(Event {
-        expires: NEVER,
-        slot: walk.slot,
-    });
-    let offer = Offer {
-        mask: place.mask,
-        event,
-        ignore: first.is_none(),
-    };
+    let event = first.unwrap_or(Event { expires: NEVER, slot: walk.slot });
+    let offer = Offer { mask: place.mask, event, ignore: first.is_none() };
     // `below` stays locked: what it says must not change before it is queued here.
     settle(group, events, word, offer, walk)
 }

@@ -28,21 +28,11 @@ impl Geometry {
             return Err(CreateError::Nodes);
         }
         if slots == 1 {
-            return Ok(Geometry {
-                slots,
-                nodes,
-                levels: 0,
-                crossnode: 0,
-            });
+            return Ok(Geometry { slots, nodes, levels: 0, crossnode: 0 });
         }
         let crossnode = levels_for(slots.div_ceil(nodes), fanout);
         let levels = crossnode + levels_for(nodes, fanout);
-        Ok(Geometry {
-            slots,
-            nodes,
-            levels,
-            crossnode,
-        })
+        Ok(Geometry { slots, nodes, levels, crossnode })
     }
 }
 
@@ -99,9 +89,7 @@ mod tests {
         assert_eq!(Geometry::new(0, 1, 8), Err(CreateError::Slots { slots: 0 }));
         assert_eq!(
             Geometry::new(MAX_SLOTS + 1, 1, 8),
-            Err(CreateError::Slots {
-                slots: MAX_SLOTS + 1
-            })
+            Err(CreateError::Slots { slots: MAX_SLOTS + 1 })
         );
         assert_eq!(Geometry::new(4, 0, 8), Err(CreateError::Nodes));
     }

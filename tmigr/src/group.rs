@@ -94,10 +94,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
     /// by then: a walker never carries a mask of 0 upwards.
     pub(crate) fn above(&self) -> Option<Place> {
         let group = self.parent.load(Ordering::Acquire);
-        (group != NO_GROUP).then(|| Place {
-            group,
-            mask: self.mask(),
-        })
+        (group != NO_GROUP).then(|| Place { group, mask: self.mask() })
     }
 
     /// The mask in the parent, which counts once there is a parent.
@@ -185,8 +182,7 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
 
     /// Takes out the first event that counts, if it is due.
     pub(crate) fn take_expired(&mut self, now: u64) -> Option<Event> {
-        self.queue
-            .take_expired(now, self.group.ignored.load(Ordering::Relaxed))
+        self.queue.take_expired(now, self.group.ignored.load(Ordering::Relaxed))
     }
 
     /// Brings the queue up to date with a child's event; `None`: it is to be ignored.

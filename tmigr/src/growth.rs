@@ -61,10 +61,7 @@ impl Growth {
         let mut all = Vec::new();
         all.try_reserve_exact(levels as usize).ok()?;
         all.resize_with(levels as usize, Level::default);
-        Some(Growth {
-            root: None,
-            levels: all,
-        })
+        Some(Growth { root: None, levels: all })
     }
 }
 
@@ -79,11 +76,7 @@ struct Branch {
 impl Branch {
     /// The level of the last group.
     fn top_level(&self) -> u32 {
-        if self.joins.is_some() {
-            self.fresh
-        } else {
-            self.fresh.saturating_sub(1)
-        }
+        if self.joins.is_some() { self.fresh } else { self.fresh.saturating_sub(1) }
     }
 }
 
@@ -128,11 +121,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         } else {
             self.member(by).is_some_and(|(state, _)| !state.idle())
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(PrepareError::NoActiveSlot(by))
-        }
+        if fits { Ok(()) } else { Err(PrepareError::NoActiveSlot(by)) }
     }
 
     /// The node of the groups of a level, for slots of a node.
@@ -141,9 +130,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     fn plan(&self, growth: &Growth, node: u32) -> Result<Branch, PrepareError> {
-        let stranger = growth
-            .root
-            .is_some_and(|root| self.groups.get(root).node != Some(node));
+        let stranger = growth.root.is_some_and(|root| self.groups.get(root).node != Some(node));
         for (height, level) in (0u32..).zip(&growth.levels) {
             let key = self.node_at(height, Some(node));
             let open = level
@@ -169,19 +156,11 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         branch: &Branch,
         old_root: Option<GroupId>,
     ) -> Result<(), PrepareError> {
-        let between = old_root.map_or(0, |root| {
-            branch
-                .top_level()
-                .saturating_sub(self.groups.get(root).level + 1)
-        });
-        self.groups
-            .reserve(branch.fresh + between)
-            .map_err(|_| PrepareError::NoMemory)?;
+        let between = old_root
+            .map_or(0, |root| branch.top_level().saturating_sub(self.groups.get(root).level + 1));
+        self.groups.reserve(branch.fresh + between).map_err(|_| PrepareError::NoMemory)?;
         for level in &mut growth.levels {
-            level
-                .latest
-                .try_reserve(2)
-                .map_err(|_| PrepareError::NoMemory)?;
+            level.latest.try_reserve(2).map_err(|_| PrepareError::NoMemory)?;
         }
         Ok(())
     }
@@ -225,10 +204,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let home = self.groups.get(stack[0]);
         let mask = home.occupy();
         home.name_child(mask, slot.0);
-        Place {
-            group: stack[0],
-            mask,
-        }
+        Place { group: stack[0], mask }
     }
 
     /// Puts `child` into the next free place of `parent`.
@@ -236,10 +212,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let above = self.groups.get(parent);
         let mask = above.occupy();
         above.name_child(mask, child);
-        self.groups.get(child).publish_above(Place {
-            group: parent,
-            mask,
-        });
+        self.groups.get(child).publish_above(Place { group: parent, mask });
     }
 
     /// Connects the old root to the new one, and marks it active there.
@@ -253,10 +226,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             let group = Group::new(level, self.node_at(level, old.node), false, 0);
             stack.push(self.make(growth, group));
         }
-        let reserved = Place {
-            group: top,
-            mask: 1,
-        };
+        let reserved = Place { group: top, mask: 1 };
         let highest = stack[stack.len() - 1];
         self.groups.get(top).name_child(reserved.mask, highest);
         self.groups.get(highest).publish_above(reserved);

@@ -102,9 +102,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let () = Self::FANOUT_IS_SUPPORTED;
         let geometry = Geometry::new(slots, nodes, FANOUT as u32)?;
         let mut states = Vec::new();
-        states
-            .try_reserve_exact(slots as usize)
-            .map_err(|_| CreateError::NoMemory)?;
+        states.try_reserve_exact(slots as usize).map_err(|_| CreateError::NoMemory)?;
         states.resize_with(slots as usize, SlotState::new);
         Ok(Hierarchy {
             geometry,
@@ -186,13 +184,17 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         Some((state, state.place()?))
     }
 
-    /// The groups from a place up to the root, each with the mask of the branch in it.
+    /// The groups from a place up to the root, each with the mask of the branch in it. The way up
+    /// is looked for when the next group is asked for, after what was done at the last.
     pub(crate) fn path(&self, from: Place) -> impl Iterator<Item = (&Group<FANOUT>, Place)> {
-        let mut next = Some(from);
+        let mut last: Option<&Group<FANOUT>> = None;
         std::iter::from_fn(move || {
-            let place = next?;
+            let place = match last {
+                None => from,
+                Some(group) => group.above()?,
+            };
             let group = self.groups.get(place.group);
-            next = group.above();
+            last = Some(group);
             Some((group, place))
         })
     }

@@ -93,11 +93,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     pub fn responsibility(&self, slot: Slot) -> Option<u64> {
         let (state, place) = self.member(slot)?;
         state.known.store(NEVER, Ordering::SeqCst);
-        let first = if state.idle() {
-            state.wakeup()
-        } else {
-            self.duty(place)
-        };
+        let first = if state.idle() { state.wakeup() } else { self.duty(place) };
         state.known.fetch_min(first, Ordering::SeqCst);
         some_unless_never(first)
     }

@@ -28,10 +28,7 @@ pub(crate) struct Queue<const FANOUT: usize> {
 impl<const FANOUT: usize> Queue<FANOUT> {
     pub(crate) fn new() -> Self {
         Queue {
-            events: [Event {
-                expires: NEVER,
-                slot: Slot(0),
-            }; FANOUT],
+            events: [Event { expires: NEVER, slot: Slot(0) }; FANOUT],
             order: [0; FANOUT],
             len: 0,
             next_expiry: NEVER,
@@ -44,9 +41,7 @@ impl<const FANOUT: usize> Queue<FANOUT> {
     }
 
     fn position(&self, child: usize) -> Option<usize> {
-        self.order[..self.len]
-            .iter()
-            .position(|&c| usize::from(c) == child)
+        self.order[..self.len].iter().position(|&c| usize::from(c) == child)
     }
 
     /// Keeps the place of a child's event that has this very expiry, and names the slot anew.
@@ -91,10 +86,7 @@ impl<const FANOUT: usize> Queue<FANOUT> {
     /// The first event that is not `ignored`, a mask of children. Those before it are dropped.
     pub(crate) fn first(&mut self, ignored: u8) -> Option<Event> {
         let counts = |&c: &u8| ignored & (1 << c) == 0;
-        let dropped = self.order[..self.len]
-            .iter()
-            .position(counts)
-            .unwrap_or(self.len);
+        let dropped = self.order[..self.len].iter().position(counts).unwrap_or(self.len);
         self.order.copy_within(dropped..self.len, 0);
         self.len -= dropped;
         let first = (self.len > 0).then(|| self.events[usize::from(self.order[0])]);
@@ -116,10 +108,7 @@ mod tests {
     use super::*;
 
     fn event(expires: u64, slot: u32) -> Event {
-        Event {
-            expires,
-            slot: Slot(slot),
-        }
+        Event { expires, slot: Slot(slot) }
     }
 
     fn filled(expiries: &[u64]) -> Queue<8> {

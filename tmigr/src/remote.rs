@@ -83,30 +83,18 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// slot's own due timers were expired before, by the same `now`.
     pub fn handle_remote<E: Expire>(&self, slot: Slot, now: u64, expire: &mut E) -> Pass {
         let stored = |stopped| Pass {
-            wakeup: self
-                .state(slot)
-                .and_then(|state| some_unless_never(state.wakeup())),
+            wakeup: self.state(slot).and_then(|state| some_unless_never(state.wakeup())),
             stopped,
         };
         let Some((state, place)) = self.member(slot) else {
             return stored(false);
         };
-        let mine = self
-            .groups
-            .get(place.group)
-            .word
-            .load()
-            .falls_to(place.mask);
+        let mine = self.groups.get(place.group).word.load().falls_to(place.mask);
         if !mine && state.wakeup() == NEVER {
             return stored(false);
         }
         // An event for `NEVER` is not due, whatever the clock says.
-        let mut pass = Run {
-            by: slot,
-            now: now.min(NEVER - 1),
-            first: NEVER,
-            stopped: false,
-        };
+        let mut pass = Run { by: slot, now: now.min(NEVER - 1), first: NEVER, stopped: false };
         for (group, place) in self.path(place) {
             if !self.work_through(group, place, &mut pass, expire) {
                 break;

@@ -52,11 +52,7 @@ impl SlotState {
     pub(crate) fn new() -> Self {
         SlotState {
             place: OnceLock::new(),
-            data: Mutex::new(Data {
-                remote: false,
-                own_next: NEVER,
-                event_expires: NEVER,
-            }),
+            data: Mutex::new(Data { remote: false, own_next: NEVER, event_expires: NEVER }),
             available: AtomicBool::new(false),
             idle: AtomicBool::new(true),
             wakeup: AtomicU64::new(NEVER),

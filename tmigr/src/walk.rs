@@ -49,10 +49,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// A slot that is not available gets `next` back.
     pub fn deactivate(&self, slot: Slot, next: Option<u64>) -> Wakeup {
         let Some((state, place)) = self.member(slot) else {
-            return Wakeup {
-                first: next,
-                notices: Notices::default(),
-            };
+            return Wakeup { first: next, notices: Notices::default() };
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
@@ -74,10 +71,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// A slot that is not available gets `next` back.
     pub fn new_timer(&self, slot: Slot, next: Option<u64>) -> Wakeup {
         let Some((state, place)) = self.member(slot) else {
-            return Wakeup {
-                first: next,
-                notices: Notices::default(),
-            };
+            return Wakeup { first: next, notices: Notices::default() };
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
@@ -155,9 +149,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
         let mut below = None;
         for (group, at) in self.path(place) {
-            let departure = group
-                .word
-                .deactivate(at.mask, || below.is_none_or(|child| self.is_vacant(child)));
+            let departure =
+                group.word.deactivate(at.mask, || below.is_none_or(|child| self.is_vacant(child)));
             let _whatever_its_answer: Climb =
                 self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
             match departure {
@@ -174,9 +167,6 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     fn wakeup(&self, place: Place, walk: Walk) -> Wakeup {
         let notices = self.notices(place, walk.slot, walk.touched);
-        Wakeup {
-            first: some_unless_never(walk.first),
-            notices,
-        }
+        Wakeup { first: some_unless_never(walk.first), notices }
     }
 }

@@ -78,10 +78,7 @@ impl Word {
         let seq = self.seq().wrapping_add(1);
         let migrator = self.migrator().unwrap_or(NO_MIGRATOR);
         if !child_idle {
-            return (
-                Word::pack(self.active(), migrator, seq),
-                Departure::Unchanged,
-            );
+            return (Word::pack(self.active(), migrator, seq), Departure::Unchanged);
         }
         let active = self.active() & !child;
         if self.migrator() != Some(child) {
@@ -188,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_child_is_asked_again_after_a_failed_exchange() {
+    fn race_1_a_late_deactivation_looks_at_the_child_again() {
         let word = AtomicWord::new();
         let _ = word.activate(1);
         let asked = Cell::new(0);
