@@ -24,20 +24,14 @@ fn every_trace_is_answered_as_by_the_reference() {
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_none_or(|extension| extension != "trace")
-        {
+        if path.extension().is_none_or(|extension| extension != "trace") {
             continue;
         }
         count += 1;
         let expected = fs::read_to_string(path.with_extension("expect")).unwrap();
         let answered = replay(&fs::read(&path).unwrap()).unwrap();
         if answered != expected {
-            let line = answered
-                .lines()
-                .zip(expected.lines())
-                .position(|(a, b)| a != b);
+            let line = answered.lines().zip(expected.lines()).position(|(a, b)| a != b);
             wrong.push((path, line.map(|at| at + 1)));
         }
     }
@@ -47,94 +41,33 @@ fn every_trace_is_answered_as_by_the_reference() {
 
 #[track_caller]
 fn refused(commands: &str, complaint: &str) {
-    assert_eq!(
-        replay(commands.as_bytes()),
-        Err(complaint.to_owned()),
-        "{commands}"
-    );
+    assert_eq!(replay(commands.as_bytes()), Err(complaint.to_owned()), "{commands}");
 }
 
 #[test]
 fn a_malformed_line_is_named_with_its_number() {
-    refused(
-        "# nothing\n\nprepare 0 0\n",
-        "error: line 3: prepare before topology",
-    );
-    refused(
-        "topology 2 1\ntopology 2 1\n",
-        "error: line 2: a second topology",
-    );
-    refused(
-        "topology 2 1\ngroups\nfly 1\n",
-        "error: line 3: unknown command fly",
-    );
-    refused(
-        "topology 2 1\nprepare 2 0\n",
-        "error: line 2: there is no CPU 2",
-    );
-    refused(
-        "topology 2 1\nprepare 0 1\n",
-        "error: line 2: there is no node 1",
-    );
-    refused(
-        "topology 2 1\nprepare 0\n",
-        "error: line 2: 2 arguments expected, 1 given",
-    );
-    refused(
-        "topology 2 1\ngroups 1\n",
-        "error: line 2: 0 arguments expected, 1 given",
-    );
-    refused(
-        "topology 2\n",
-        "error: line 1: 2 arguments expected, 1 given",
-    );
-    refused(
-        "topology 0 1\n",
-        "error: line 1: a hierarchy cannot have 0 slots",
-    );
-    refused(
-        "topology 1 0\n",
-        "error: line 1: a hierarchy needs at least one node",
-    );
-    refused(
-        "topology 4294967296 1\n",
-        "error: line 1: 4294967296 is out of range",
-    );
-    refused(
-        "topology 2 1\ntimer 0 +5\n",
-        "error: line 2: +5 is not a number in range",
-    );
-    refused(
-        "topology 2 1\ntimer 0 -5\n",
-        "error: line 2: -5 is not a number in range",
-    );
+    refused("# nothing\n\nprepare 0 0\n", "error: line 3: prepare before topology");
+    refused("topology 2 1\ntopology 2 1\n", "error: line 2: a second topology");
+    refused("topology 2 1\ngroups\nfly 1\n", "error: line 3: unknown command fly");
+    refused("topology 2 1\nprepare 2 0\n", "error: line 2: there is no CPU 2");
+    refused("topology 2 1\nprepare 0 1\n", "error: line 2: there is no node 1");
+    refused("topology 2 1\nprepare 0\n", "error: line 2: 2 arguments expected, 1 given");
+    refused("topology 2 1\ngroups 1\n", "error: line 2: 0 arguments expected, 1 given");
+    refused("topology 2\n", "error: line 1: 2 arguments expected, 1 given");
+    refused("topology 0 1\n", "error: line 1: a hierarchy cannot have 0 slots");
+    refused("topology 1 0\n", "error: line 1: a hierarchy needs at least one node");
+    refused("topology 4294967296 1\n", "error: line 1: 4294967296 is out of range");
+    refused("topology 2 1\ntimer 0 +5\n", "error: line 2: +5 is not a number in range");
+    refused("topology 2 1\ntimer 0 -5\n", "error: line 2: -5 is not a number in range");
     let beyond = "topology 2 1\ntimer 0 18446744073709551616\n";
-    refused(
-        beyond,
-        "error: line 2: 18446744073709551616 is not a number in range",
-    );
-    refused(
-        "topology 2 1\ntimer 0 soon\n",
-        "error: line 2: soon is not a number in range",
-    );
-    refused(
-        "topology 2 1\navailable 0 busy\n",
-        "error: line 2: busy is neither idle nor active",
-    );
-    for command in [
-        "unavailable",
-        "activate",
-        "deactivate",
-        "new_timer",
-        "quick_check",
-    ] {
+    refused(beyond, "error: line 2: 18446744073709551616 is not a number in range");
+    refused("topology 2 1\ntimer 0 soon\n", "error: line 2: soon is not a number in range");
+    refused("topology 2 1\navailable 0 busy\n", "error: line 2: busy is neither idle nor active");
+    for command in ["unavailable", "activate", "deactivate", "new_timer", "quick_check"] {
         let line = format!("topology 2 1\n{command}\n");
         assert!(replay(line.as_bytes()).is_err(), "{command}");
     }
-    assert_eq!(
-        replay(b"topology \xFF 1\n"),
-        Err("error: line 1: not UTF-8".to_owned())
-    );
+    assert_eq!(replay(b"topology \xFF 1\n"), Err("error: line 1: not UTF-8".to_owned()));
 }
 
 #[test]

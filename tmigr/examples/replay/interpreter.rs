@@ -39,10 +39,7 @@ impl Interpreter {
     /// The line is malformed.
     pub fn line(&mut self, line: &[u8]) -> Result<String, Malformed> {
         self.line += 1;
-        self.run(line).map_err(|why| Malformed {
-            line: self.line,
-            why,
-        })
+        self.run(line).map_err(|why| Malformed { line: self.line, why })
     }
 
     fn run(&mut self, line: &[u8]) -> Result<String, String> {
@@ -57,11 +54,8 @@ impl Interpreter {
                 let [slots, nodes] = exactly(arguments)?;
                 let world = World::new(number(slots)?, number(nodes)?)?;
                 let tree = &world.tree;
-                let answer = format!(
-                    "levels {} crossnode {}",
-                    tree.levels(),
-                    tree.crossnode_level()
-                );
+                let answer =
+                    format!("levels {} crossnode {}", tree.levels(), tree.crossnode_level());
                 self.world = Some(world);
                 answer
             }
@@ -75,9 +69,7 @@ impl Interpreter {
 }
 
 fn exactly<'a, const N: usize>(arguments: &[&'a str]) -> Result<[&'a str; N], String> {
-    arguments
-        .try_into()
-        .map_err(|_| format!("{N} arguments expected, {} given", arguments.len()))
+    arguments.try_into().map_err(|_| format!("{N} arguments expected, {} given", arguments.len()))
 }
 
 fn digits(word: &str) -> Result<u64, String> {
@@ -93,11 +85,7 @@ fn number(word: &str) -> Result<u32, String> {
 }
 
 fn time(word: &str) -> Result<u64, String> {
-    if word == "never" {
-        Ok(u64::MAX)
-    } else {
-        digits(word)
-    }
+    if word == "never" { Ok(u64::MAX) } else { digits(word) }
 }
 
 fn expiry(word: &str) -> Result<Option<u64>, String> {
@@ -105,9 +93,7 @@ fn expiry(word: &str) -> Result<Option<u64>, String> {
 }
 
 fn shown(expiry: Option<u64>) -> String {
-    expiry
-        .filter(|at| *at != u64::MAX)
-        .map_or("never".into(), |at| at.to_string())
+    expiry.filter(|at| *at != u64::MAX).map_or("never".into(), |at| at.to_string())
 }
 
 /// The timers of each slot, sorted, and what a pass removed from them.
@@ -140,10 +126,7 @@ impl Expire for Replayed<'_> {
             self.timers.expire_due(slot, now);
         }
         let next = self.timers.list(slot).first().copied();
-        Expired {
-            next: Next::Owned(next),
-            stop: false,
-        }
+        Expired { next: Next::Owned(next), stop: false }
     }
 
     fn release(&mut self, _slot: Slot) {}
@@ -162,33 +145,17 @@ impl World {
     fn new(slots: u32, nodes: u32) -> Result<Self, String> {
         let tree = Hierarchy::new(slots, nodes).map_err(|error| error.to_string())?;
         let lists = (0..slots).map(|_| Vec::new()).collect();
-        Ok(World {
-            tree,
-            slots,
-            nodes,
-            timers: Timers {
-                lists,
-                expired: Vec::new(),
-            },
-        })
+        Ok(World { tree, slots, nodes, timers: Timers { lists, expired: Vec::new() } })
     }
 
     fn slot(&self, word: &str) -> Result<Slot, String> {
         let slot = number(word)?;
-        if slot < self.slots {
-            Ok(Slot(slot))
-        } else {
-            Err(format!("there is no CPU {slot}"))
-        }
+        if slot < self.slots { Ok(Slot(slot)) } else { Err(format!("there is no CPU {slot}")) }
     }
 
     fn node(&self, word: &str) -> Result<u32, String> {
         let node = number(word)?;
-        if node < self.nodes {
-            Ok(node)
-        } else {
-            Err(format!("there is no node {node}"))
-        }
+        if node < self.nodes { Ok(node) } else { Err(format!("there is no node {node}")) }
     }
 
     fn slot_and_expiry(&self, arguments: &[&str]) -> Result<(Slot, Option<u64>), String> {
@@ -211,12 +178,7 @@ impl World {
             "unavailable" => {
                 let [slot] = exactly(arguments)?;
                 let left = self.tree.unavailable(self.slot(slot)?);
-                Ok(if left.trigger.is_some() {
-                    "trigger"
-                } else {
-                    "none"
-                }
-                .into())
+                Ok(if left.trigger.is_some() { "trigger" } else { "none" }.into())
             }
             "activate" => {
                 let [slot] = exactly(arguments)?;
@@ -225,17 +187,11 @@ impl World {
             }
             "deactivate" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
-                Ok(format!(
-                    "first {}",
-                    shown(self.tree.deactivate(slot, next).first)
-                ))
+                Ok(format!("first {}", shown(self.tree.deactivate(slot, next).first)))
             }
             "new_timer" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
-                Ok(format!(
-                    "first {}",
-                    shown(self.tree.new_timer(slot, next).first)
-                ))
+                Ok(format!("first {}", shown(self.tree.new_timer(slot, next).first)))
             }
             "quick_check" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
@@ -255,13 +211,7 @@ impl World {
             "handle" => self.handle(arguments),
             "groups" => {
                 let [] = exactly(arguments)?;
-                Ok(self
-                    .tree
-                    .groups()
-                    .iter()
-                    .map(group_line)
-                    .chain(["end".into()])
-                    .collect())
+                Ok(self.tree.groups().iter().map(group_line).chain(["end".into()]).collect())
             }
             _ => Err(format!("unknown command {name}")),
         }
@@ -289,12 +239,7 @@ impl World {
             _ => return Err(format!("{how} is neither idle nor active")),
         };
         let answer = self.tree.available(self.slot(slot)?, idle);
-        Ok(if answer.is_ok() {
-            "ok"
-        } else {
-            "error not prepared"
-        }
-        .into())
+        Ok(if answer.is_ok() { "ok" } else { "error not prepared" }.into())
     }
 
     fn cancel(&mut self, arguments: &[&str]) -> Result<String, String> {
@@ -311,10 +256,7 @@ impl World {
         let (slot, now) = self.slot_and_time(arguments)?;
         self.timers.expired.clear();
         self.timers.expire_due(slot, now);
-        let mut expire = Replayed {
-            timers: &mut self.timers,
-            by: slot,
-        };
+        let mut expire = Replayed { timers: &mut self.timers, by: slot };
         let pass = self.tree.handle_remote(slot, now, &mut expire);
         let mut answer = String::from("expired ");
         for (slot, at) in &self.timers.expired {
