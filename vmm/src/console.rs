@@ -60,11 +60,15 @@ pub enum Sink {
     Null,
 }
 
+/// Longest line that is kept together when several guests write to one output, in bytes.
+const LONGEST_LINE: usize = 4096;
+
 /// The host's end of a console.
 pub struct Console {
     queue: Arc<Queue>,
     sink: Sink,
-    line_open: bool,
+    /// A line that has no end yet, where lines of several guests must not mix.
+    open_line: Vec<u8>,
 }
 
 /// A console and the guest's end of it.
@@ -78,7 +82,7 @@ pub fn console(sink: Sink) -> io::Result<(Console, ConsoleWriter)> {
         ready: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     });
     let writer = ConsoleWriter(Arc::clone(&queue));
-    Ok((Console { queue, sink, line_open: false }, writer))
+    Ok((Console { queue, sink, open_line: Vec::new() }, writer))
 }
 
 impl Console {
@@ -100,11 +104,25 @@ impl Console {
             Sink::Null => Ok(()),
             Sink::File(file) => file.write_all(&bytes),
             Sink::Stdout(prefix) => {
-                let text = prefixed(prefix, &bytes, &mut self.line_open);
-                let mut out = io::stdout().lock();
-                out.write_all(&text)?;
-                out.flush()
+                let text = prefixed(prefix, &bytes, &mut self.open_line);
+                to_stdout(&text)
             }
+        }
+    }
+
+    /// Carries on what is there, and a last line without an end.
+    ///
+    /// # Errors
+    /// As [`Console::drain`].
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.drain()?;
+        match &self.sink {
+            Sink::Stdout(prefix) if !self.open_line.is_empty() => {
+                let text = [prefix.as_bytes(), &self.open_line, b"\n"].concat();
+                self.open_line.clear();
+                to_stdout(&text)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -115,17 +133,28 @@ impl Console {
     }
 }
 
-fn prefixed(prefix: &str, bytes: &[u8], line_open: &mut bool) -> Vec<u8> {
+fn to_stdout(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
+/// The whole lines among `open` and `bytes`, each behind `prefix`; what is left stays in `open`.
+/// Without a prefix there is one guest, whose bytes appear as they come.
+fn prefixed(prefix: &str, bytes: &[u8], open: &mut Vec<u8>) -> Vec<u8> {
     if prefix.is_empty() {
         return bytes.to_vec();
     }
     let mut text = Vec::with_capacity(bytes.len() + prefix.len());
     for &byte in bytes {
-        if !*line_open {
+        open.push(byte);
+        if byte == b'\n' || open.len() >= LONGEST_LINE {
             text.extend_from_slice(prefix.as_bytes());
+            text.append(open);
+            if byte != b'\n' {
+                text.push(b'\n');
+            }
         }
-        *line_open = byte != b'\n';
-        text.push(byte);
     }
     text
 }
@@ -135,11 +164,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_get_their_prefix_once_however_they_are_cut() {
-        let mut open = false;
-        let mut text = prefixed("vm1: ", b"he", &mut open);
-        text.extend(prefixed("vm1: ", b"llo\nyou\n", &mut open));
+    fn lines_of_several_guests_come_whole_and_with_their_prefix() {
+        let mut open = Vec::new();
+        assert_eq!(prefixed("vm1: ", b"he", &mut open), b"");
+        let text = prefixed("vm1: ", b"llo\nyou\nth", &mut open);
         assert_eq!(text, b"vm1: hello\nvm1: you\n");
+        assert_eq!(open, b"th");
+        assert_eq!(prefixed("", b"at once", &mut open), b"at once");
+    }
+
+    #[test]
+    fn line_without_an_end_is_cut_and_does_not_grow() {
+        let mut open = Vec::new();
+        let text = prefixed("a: ", &[b'x'; 3 * LONGEST_LINE + 5], &mut open);
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 3);
+        assert_eq!(open.len(), 5);
     }
 
     #[test]

@@ -43,10 +43,12 @@ impl Carrier {
         }
     }
 
-    fn drain_all(&mut self) {
-        for index in 0..self.consoles.len() {
-            self.drain(index);
-            let dropped = self.consoles[index].dropped();
+    fn finish_all(&mut self) {
+        for (index, console) in self.consoles.iter_mut().enumerate() {
+            if let Err(error) = console.finish() {
+                tracing::warn!(vm = index, %error, "console output lost");
+            }
+            let dropped = console.dropped();
             if dropped > 0 {
                 tracing::warn!(vm = index, dropped, "console output did not fit its queue");
             }
@@ -102,7 +104,7 @@ impl EventLoop {
                     let outcome = manager.run();
                     let Ok(carrier) = manager.subscriber_mut(id) else { break };
                     if carrier.stopped || outcome.is_err() {
-                        carrier.drain_all();
+                        carrier.finish_all();
                         break;
                     }
                 }

@@ -1,6 +1,11 @@
 //! Guests that do what cannot be done: one VM ends with a message, the others go on.
 
 use siesta_tests::{image, needs_kvm};
+use vmm::assemble::{ApicTimer, VmConfig};
+use vmm::console::Sink;
+use vmm::domain::{Policy, TimerMode};
+use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
+use vmm::vm::Outcome;
 
 #[test]
 fn faults_end_the_vm_with_vcpu_rip_registers_and_last_exits() {
@@ -22,20 +27,51 @@ fn instruction_that_cannot_be_executed_ends_the_vm() {
     assert!(ended.stderr.contains("vCPU 0"), "{ended:#?}");
 }
 
+/// In one process and one hierarchy: guests that crash at once beside guests that tick for a second.
 #[test]
 fn crashed_vm_leaves_the_others_running() {
     needs_kvm!();
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("serial");
-    let path = path.to_str().expect("a plain name");
-    // The same command line for all: each VM crashes or not by what it is told over nothing but
-    // its number, so two processes would prove nothing. A crash after the others' work would not
-    // either: all tick for a second, then all crash in turn, and each has its full count.
-    let more = ["--count", "4", "--serial", path];
-    let ended = image("tick", "hz=100 secs=1 fault=triple", &more).expect(4);
-    for vm in 0..4 {
-        let text = std::fs::read_to_string(format!("{path}.{vm}")).expect("a file");
-        assert!(text.contains("ticks="), "vm{vm}: {text}");
-        assert!(ended.stderr.contains(&format!("vm{vm}: vCPU 0")), "{ended:#?}");
+    for mode in [TimerMode::Migrate, TimerMode::Thread, TimerMode::Kernel] {
+        let host = vmm::kvm::open().expect("KVM");
+        let facts = vmm::probe::run(&host).expect("a probed host");
+        let guest = |name: &str, cmdline: &str| {
+            let image = guest_images::find(name).expect("an image");
+            let config = VmConfig {
+                kernel: image.elf.into(),
+                kernel_name: name.into(),
+                cmdline: cmdline.into(),
+                cpus: 1,
+                memory: 16 << 20,
+                apic_timer: ApicTimer::Auto,
+            };
+            (config, Sink::Null)
+        };
+        let policy = Policy {
+            mode,
+            inline: true,
+            slack_ns: 0,
+            borrow_limit_ns: 1_000_000,
+            borrow_share_percent: 25,
+        };
+        let vms = vec![
+            guest("hello", "fault=triple"),
+            guest("tick", "hz=100 secs=1"),
+            guest("hello", "fault=unmapped"),
+            guest("tick", "hz=100 secs=1"),
+        ];
+        let config = FleetConfig { policy, sharing: Sharing::Host, vms };
+        let fleet = Fleet::launch(&host, &facts, config).expect("a fleet");
+        while !fleet.vms().iter().all(|vm| vm.has_ended()) {
+            let woken = fleet.wait(Some(siesta_tests::PATIENCE));
+            assert_eq!(woken, Woken::VmEnded, "a guest hangs");
+        }
+        let outcomes: Vec<_> = fleet.vms().iter().map(|vm| vm.outcome()).collect();
+        for (index, outcome) in outcomes.iter().enumerate() {
+            let right = match index % 2 {
+                0 => matches!(outcome, Some(Outcome::Crashed(_))),
+                _ => matches!(outcome, Some(Outcome::Reset)),
+            };
+            assert!(right, "vm{index} in {mode:?}: {outcome:?}");
+        }
     }
 }

@@ -109,6 +109,13 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
             return Err(Failure::guest(error));
         }
     };
+    if ended_by == Some(Woken::TimeOut) {
+        for vm in fleet.vms().iter().filter(|vm| !vm.has_ended()) {
+            for vcpu in fleet.vcpus_of(vm) {
+                tracing::info!("{}: {vcpu}", vm.name);
+            }
+        }
+    }
     fleet.stop(|| match ended_by {
         Some(Woken::TimeOut) => Outcome::TimedOut,
         _ => Outcome::Interrupted,

@@ -22,6 +22,7 @@
 #![allow(unsafe_code)] // futex, tgkill and a signal handler have no safe interface
 
 use std::cell::Cell;
+use std::fmt;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
@@ -82,6 +83,18 @@ pub struct ThreadState {
     attention: AtomicBool,
     futex: AtomicU32,
     tid: AtomicI32,
+}
+
+impl fmt::Display for ThreadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match self.place.load(Ordering::Relaxed) {
+            HOST => "in host code",
+            GUEST => "in a guest",
+            _ => "kicked",
+        };
+        let asleep = if self.futex.load(Ordering::Relaxed) == ASLEEP { ", asleep" } else { "" };
+        write!(f, "its thread is {place}{asleep}")
+    }
 }
 
 impl ThreadState {

@@ -19,6 +19,7 @@ mod kick;
 mod word;
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,11 +108,13 @@ impl Core {
         unsafe { (*self.run).if_flag != 0 }
     }
 
-    /// Nothing keeps the vCPU from executing instructions right now.
+    /// Nothing keeps the vCPU from executing instructions right now. A vector or NMI that was handed
+    /// to KVM for an entry that did not take place ends the halt as well.
     #[must_use]
     pub fn runnable(&self) -> bool {
         !self.wait_sipi
             && (!self.halted
+                || self.staged
                 || self.nmi_given
                 || (self.interrupts_enabled() && self.apic.next_vector().is_some()))
     }
@@ -179,6 +182,22 @@ pub struct Vcpu {
 // SAFETY: everything but `core` is `Sync`; `core` is reached through `Held` alone, of which there
 // is at most one for each vCPU because the run word's transitions grant it.
 unsafe impl Sync for Vcpu {}
+
+impl fmt::Display for Vcpu {
+    /// Where it is, for messages about guests that do not end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load();
+        let Stats { exits, inline, handed_off, .. } = &self.stats;
+        let [exits, inline, handed_off] =
+            [exits, inline, handed_off].map(|counter| counter.load(Ordering::Relaxed));
+        write!(f, "vCPU {} (slot {}) is {:?}", self.index, self.slot.0, word.state())?;
+        if word.pending() {
+            write!(f, ", pending")?;
+        }
+        write!(f, "; {}", self.thread)?;
+        write!(f, "; {exits} exits, {inline} served inline, {handed_off} handed off")
+    }
+}
 
 impl Vcpu {
     /// A vCPU that its home thread will take, or that waits for its SIPI, as `core` says.
