@@ -218,13 +218,9 @@ fn prepared(count: u32) -> Result<Hierarchy, DomainError> {
     let hierarchy =
         Hierarchy::new(count, 1).map_err(|source| DomainError::Create { slots: count, source })?;
     for slot in 0..count {
-        let source = match hierarchy.prepare(Slot(slot), 0, HOUSEKEEPER) {
-            Ok(_nobody_runs_yet) => None,
-            Err(source) => Some(source),
-        };
-        if let Some(source) = source {
-            return Err(DomainError::Prepare { slot, source });
-        }
+        let _nobody_runs_yet = hierarchy
+            .prepare(Slot(slot), 0, HOUSEKEEPER)
+            .map_err(|source| DomainError::Prepare { slot, source })?;
         if slot == HOUSEKEEPER.0 {
             let _nobody_runs_yet = hierarchy.available(HOUSEKEEPER, false);
         }

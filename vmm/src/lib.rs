@@ -3,7 +3,7 @@
 //! Owns everything that touches KVM, memory, threads and clocks. Start with `docs/architecture.md`,
 //! which names the file for each question; in code, [`vcpu`] runs vCPUs, [`domain`] is what those
 //! that look after each other's timers share, [`fleet`] is several VMs in a process, [`assemble`]
-//! builds one, [`bench`] measures, [`cli`] is the command.
+//! builds one, [`mod@bench`] measures, [`cli`] is the command.
 
 pub mod assemble;
 pub mod bench;

@@ -27,6 +27,9 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 /// How often the guests are looked at while they start.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// How vCPUs are run in a mode, on a host of which these are the facts.
+pub type PolicyOf = Box<dyn Fn(TimerMode, &Facts) -> Policy>;
+
 /// Launches the benchmark's guests.
 pub struct TinyGuests {
     /// KVM.
@@ -34,7 +37,7 @@ pub struct TinyGuests {
     /// What it does.
     pub facts: Facts,
     /// How vCPUs are run in a mode.
-    pub policy: Box<dyn Fn(TimerMode, &Facts) -> Policy>,
+    pub policy: PolicyOf,
     /// Who shares a hierarchy.
     pub sharing: Sharing,
     /// Timer modes offered to the guests.

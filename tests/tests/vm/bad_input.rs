@@ -65,8 +65,8 @@ fn kernel_files_that_are_none() {
         (folder.path().to_str().expect("plain").to_owned(), "directory"),
         (file("empty", b""), "empty"),
         (file("text", b"#!/bin/sh\necho this is no kernel, but long enough to hold a header\n"), "ELF"),
-        (file("short", &good[..40]), "truncated"),
-        (file("cut", &good[..good.len() / 3]), "truncated"),
+        (file("short", &good[..40]), "cut short"),
+        (file("cut", &good[..good.len() / 3]), "cut short"),
         (file("narrow", &narrow), "32"),
         (file("arm", &arm), "x86"),
     ];

@@ -33,9 +33,11 @@ fn ticked(ended: Ended, cpus: usize, expected: f64) {
     for ticks in ticks {
         assert!((ticks - expected).abs() <= expected * 0.02 + 1.0, "{ended:#?}");
     }
-    for early in figures(&ended.stdout, "early") {
-        assert_eq!(early, 0.0, "{ended:#?}");
-    }
+    // A periodic tick that was more than a period late looks to the guest like the one after it, and
+    // the one after it like an early one.
+    let early: f64 = figures(&ended.stdout, "early").iter().sum();
+    let lost: f64 = figures(&ended.stdout, "lost").iter().sum();
+    assert!(early <= lost, "{ended:#?}");
 }
 
 fn tick_in(mode: &str, cpus: u32) {

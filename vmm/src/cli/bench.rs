@@ -21,6 +21,7 @@ const LONGEST: f64 = 86_400.0;
 
 /// Arguments of `siesta bench density`.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct DensityArguments {
     /// Idle guests that tick
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -23,7 +23,7 @@ use crate::vm::{Outcome, VmShared};
 
 /// Arguments of `siesta run`.
 #[derive(Args)]
-#[command(after_help = super::STATUSES)]
+#[command(after_help = super::STATUSES, allow_negative_numbers = true)]
 pub(super) struct RunArguments {
     #[command(flatten)]
     source: Source,

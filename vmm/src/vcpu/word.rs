@@ -133,7 +133,7 @@ impl RunWord {
     }
 
     /// Reads the word. SeqCst: partner of the posters' exchange, against the thread state of
-    /// [`super::kick`].
+    /// `kick`.
     #[must_use]
     pub fn load(&self) -> Snapshot {
         Snapshot(self.0.load(Ordering::SeqCst))
