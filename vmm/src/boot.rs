@@ -153,10 +153,7 @@ pub fn read_kernel(path: &Path) -> Result<Vec<u8>, BootError> {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             BootError::Missing { path: owned() }
         }
-        _ => BootError::Unreadable {
-            path: owned(),
-            fault,
-        },
+        _ => BootError::Unreadable { path: owned(), fault },
     };
     // Before the file is opened: opening a pipe would wait for its other end.
     let facts = std::fs::metadata(path).map_err(fault)?;
@@ -172,9 +169,7 @@ pub fn read_kernel(path: &Path) -> Result<Vec<u8>, BootError> {
     let mut bytes = Vec::with_capacity(facts.len() as usize);
     // The file may grow meanwhile.
     let file = File::open(path).map_err(fault)?;
-    file.take(KERNEL_MOST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fault)?;
+    file.take(KERNEL_MOST + 1).read_to_end(&mut bytes).map_err(fault)?;
     match bytes.len() as u64 {
         0 => Err(BootError::Empty { path: owned() }),
         len if len > KERNEL_MOST => Err(BootError::TooLarge { path: owned() }),
@@ -200,38 +195,24 @@ pub fn load(
         return Err(BootError::TooLittleMemory { bytes });
     }
     check_cmdline(cmdline)?;
-    let start = elf::load(memory, kernel).map_err(|fault| BootError::Kernel {
-        name: name.to_owned(),
-        fault,
-    })?;
+    let start = elf::load(memory, kernel)
+        .map_err(|fault| BootError::Kernel { name: name.to_owned(), fault })?;
     let write = |what| move |source| BootError::Write { what, source };
     let info = |what| move |source| BootError::BootInfo { what, source };
     let cmdline = [cmdline.as_bytes(), &[0]].concat();
-    memory
-        .write_slice(&cmdline, GuestAddress(CMDLINE))
-        .map_err(write("the command line"))?;
+    memory.write_slice(&cmdline, GuestAddress(CMDLINE)).map_err(write("the command line"))?;
     mptable::write(memory, cpus).map_err(write("the MP table"))?;
     pvh::write(memory).map_err(info("the PVH start info"))?;
     linux64::write(memory).map_err(info("the zero page"))?;
     Ok(match start {
-        Start::Pvh(rip) => Entry {
-            kind: EntryKind::Pvh,
-            rip,
-            boot_info: START_INFO,
-        },
-        Start::Long(rip) => Entry {
-            kind: EntryKind::Linux64,
-            rip,
-            boot_info: ZERO_PAGE,
-        },
+        Start::Pvh(rip) => Entry { kind: EntryKind::Pvh, rip, boot_info: START_INFO },
+        Start::Long(rip) => Entry { kind: EntryKind::Linux64, rip, boot_info: ZERO_PAGE },
     })
 }
 
 fn check_cmdline(cmdline: &str) -> Result<(), BootError> {
     if cmdline.len() > CMDLINE_MOST {
-        return Err(BootError::CmdlineTooLong {
-            bytes: cmdline.len(),
-        });
+        return Err(BootError::CmdlineTooLong { bytes: cmdline.len() });
     }
     match cmdline.bytes().position(|b| b == 0) {
         Some(at) => Err(BootError::CmdlineZero { at }),

@@ -182,7 +182,11 @@ mod tests {
         let supported: Vec<_> = [0, 1, 4, 6, 0xa, 0xb, 0x1f, LEAF_KVM_FEATURES, LEAF_AMD_SIZES]
             .map(all)
             .into_iter()
-            .chain([kvm_cpuid_entry2 { function: LEAF_KVM, eax: LEAF_KVM_FEATURES, ..Default::default() }])
+            .chain([kvm_cpuid_entry2 {
+                function: LEAF_KVM,
+                eax: LEAF_KVM_FEATURES,
+                ..Default::default()
+            }])
             .collect();
         let entries = adapt(&supported, options);
         entries.into_iter().find(|e| e.function == function).unwrap_or_default()

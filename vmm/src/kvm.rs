@@ -46,7 +46,9 @@ pub enum KvmError {
     #[error("{}: is not the KVM device; name it with --kvm-device", .0.display())]
     NotKvm(PathBuf),
     /// An API version that nobody knows.
-    #[error("KVM speaks API version {0}, Siesta needs version {API_VERSION}; update the host's kernel")]
+    #[error(
+        "KVM speaks API version {0}, Siesta needs version {API_VERSION}; update the host's kernel"
+    )]
     Version(i32),
     /// Something that is needed is missing.
     #[error("KVM lacks the capability {0}; a Linux kernel of version 5.10 or later has it")]
@@ -184,6 +186,9 @@ mod tests {
     #[test]
     fn sync_regs_without_event_state_are_not_enough() {
         let registers_only = |cap: Cap| if matches!(cap, Cap::SyncRegs) { 3 } else { 1 };
-        assert!(matches!(check(12, registers_only), Err(KvmError::Capability("KVM_CAP_SYNC_REGS"))));
+        assert!(matches!(
+            check(12, registers_only),
+            Err(KvmError::Capability("KVM_CAP_SYNC_REGS"))
+        ));
     }
 }

@@ -96,10 +96,8 @@ pub fn create(bytes: u64) -> Result<GuestMemory, MemoryError> {
     if bytes > low {
         regions.push(map(bytes, HOLE_END, bytes - low)?);
     }
-    GuestMemory::from_regions(regions).map_err(|fault| MemoryError::Map {
-        bytes,
-        fault: fault.to_string(),
-    })
+    GuestMemory::from_regions(regions)
+        .map_err(|fault| MemoryError::Map { bytes, fault: fault.to_string() })
 }
 
 fn map(bytes: u64, start: u64, len: u64) -> Result<GuestRegionMmap<()>, MemoryError> {
@@ -135,13 +133,8 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
         };
         // SAFETY: the range is exactly one live mapping of this process, made for this guest and for
         // nothing else, so no Rust reference points into it; the caller keeps it while the guest runs.
-        unsafe { vm.set_user_memory_region(kvm_region) }.map_err(|source| {
-            MemoryError::Register {
-                start,
-                bytes,
-                source,
-            }
-        })?;
+        unsafe { vm.set_user_memory_region(kvm_region) }
+            .map_err(|source| MemoryError::Register { start, bytes, source })?;
     }
     Ok(())
 }
@@ -180,12 +173,7 @@ mod tests {
         let memory = create(64 << 20).unwrap();
         assert_eq!(memory.num_regions(), 1);
         assert_eq!((low_end(&memory), high_end(&memory)), (64 << 20, HOLE_END));
-        assert_eq!(
-            memory
-                .read_obj::<u64>(GuestAddress((64 << 20) - 8))
-                .unwrap(),
-            0
-        );
+        assert_eq!(memory.read_obj::<u64>(GuestAddress((64 << 20) - 8)).unwrap(), 0);
     }
 
     #[test]
@@ -198,37 +186,19 @@ mod tests {
     #[test]
     fn memory_above_3_gib_goes_on_at_4_gib() {
         let memory = create(3 * GIB + PAGE).unwrap();
-        assert_eq!(
-            (low_end(&memory), high_end(&memory)),
-            (HOLE_START, HOLE_END + PAGE)
-        );
+        assert_eq!((low_end(&memory), high_end(&memory)), (HOLE_START, HOLE_END + PAGE));
         assert!(!memory.address_in_range(GuestAddress(HOLE_START)));
         assert!(!memory.address_in_range(GuestAddress(HOLE_END - 1)));
-        memory
-            .write_obj(7u8, GuestAddress(HOLE_END + PAGE - 1))
-            .unwrap();
+        memory.write_obj(7u8, GuestAddress(HOLE_END + PAGE - 1)).unwrap();
     }
 
     #[test]
     fn a_bad_size_names_the_fix() {
         assert!(create(0).unwrap_err().to_string().contains("--memory 64M"));
-        assert!(
-            create(4097)
-                .unwrap_err()
-                .to_string()
-                .contains("use 8192 bytes")
-        );
-        assert!(
-            create(u64::MAX)
-                .unwrap_err()
-                .to_string()
-                .contains("not a multiple")
-        );
+        assert!(create(4097).unwrap_err().to_string().contains("use 8192 bytes"));
+        assert!(create(u64::MAX).unwrap_err().to_string().contains("not a multiple"));
         let above = create(MOST + PAGE).unwrap_err().to_string();
-        assert!(
-            above.contains("64 TiB") && above.contains("67108864 MiB"),
-            "{above}"
-        );
+        assert!(above.contains("64 TiB") && above.contains("67108864 MiB"), "{above}");
     }
 
     #[test]

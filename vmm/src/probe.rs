@@ -103,7 +103,9 @@ pub fn run(host: &Host) -> Result<Facts, ProbeError> {
     let exit_cost_ns = median(timed_here(&mut vcpu)?);
     let other_thread_cost_ns = median(timed_by_turns(&mut vcpu)?);
     Ok(Facts {
-        pvm_type: !hardware_virtualisation(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+        pvm_type: !hardware_virtualisation(
+            &fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
+        ),
         tsc_deadline_exits,
         exit_cost_ns,
         other_thread_cost_ns,
@@ -129,13 +131,8 @@ impl Scratch {
         msr::enable_user_space_msrs(&vm)?;
         memory::register(&vm, &memory)?;
         let vcpu = vm.create_vcpu(0).map_err(ioctl("cannot create a vCPU"))?;
-        let options = cpuid::Options {
-            cpus: 1,
-            apic_id: 0,
-            user_apic: true,
-            tsc_deadline: true,
-            tsc_khz: 0,
-        };
+        let options =
+            cpuid::Options { cpus: 1, apic_id: 0, user_apic: true, tsc_deadline: true, tsc_khz: 0 };
         let leaves = cpuid::for_vcpu(host, &options)?;
         vcpu.set_cpuid2(&leaves).map_err(ioctl("cannot set CPUID"))?;
         let mut sregs = vcpu.get_sregs().map_err(ioctl("cannot read registers"))?;

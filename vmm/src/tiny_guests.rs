@@ -75,8 +75,7 @@ impl bench::Launch for TinyGuests {
         };
         let began = clock::now_ns();
         let fleet = Fleet::launch(&self.host, &self.facts, config)?;
-        let mut running =
-            Running { fleet, ticking: spec.tick_vms as usize, boot_ns: Vec::new() };
+        let mut running = Running { fleet, ticking: spec.tick_vms as usize, boot_ns: Vec::new() };
         running.boot_ns = running.first_signs(began)?;
         Ok(Box::new(running))
     }

@@ -17,7 +17,10 @@ fn refused(arguments: &[&str], parts: &[&str]) -> Ended {
 fn no_kvm_says_what_can_be_done() {
     let arguments = ["--kvm-device", "/nonexistent/kvm", "run", "--image", "hello"];
     refused(&arguments, &["/nonexistent/kvm", "modprobe", "nested"]);
-    refused(&["--kvm-device", "/dev/null", "run", "--image", "hello"], &["/dev/null", "not the KVM device"]);
+    refused(
+        &["--kvm-device", "/dev/null", "run", "--image", "hello"],
+        &["/dev/null", "not the KVM device"],
+    );
 }
 
 #[test]
@@ -37,7 +40,8 @@ fn no_permission_on_kvm_names_the_group() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+        .expect("a folder of ours");
     let copy = folder.path().join("siesta");
     fs::copy(siesta_tests::binary(), &copy).expect("a copy");
     let mut command = std::process::Command::new(&copy);
@@ -64,7 +68,10 @@ fn kernel_files_that_are_none() {
         (folder.path().join("missing").to_str().expect("plain").to_owned(), "missing"),
         (folder.path().to_str().expect("plain").to_owned(), "directory"),
         (file("empty", b""), "empty"),
-        (file("text", b"#!/bin/sh\necho this is no kernel, but long enough to hold a header\n"), "ELF"),
+        (
+            file("text", b"#!/bin/sh\necho this is no kernel, but long enough to hold a header\n"),
+            "ELF",
+        ),
         (file("short", &good[..40]), "cut short"),
         (file("cut", &good[..good.len() / 3]), "cut short"),
         (file("narrow", &narrow), "32"),
@@ -79,14 +86,33 @@ fn kernel_files_that_are_none() {
 #[test]
 fn memory_that_cannot_be() {
     needs_kvm!();
-    for (size, part) in [("0", "memory"), ("x", "--memory"), ("1M", "memory"), ("2M", "memory"), ("8000000G", "memory"), ("99999999999G", "--memory")] {
+    for (size, part) in [
+        ("0", "memory"),
+        ("x", "--memory"),
+        ("1M", "memory"),
+        ("2M", "memory"),
+        ("8000000G", "memory"),
+        ("99999999999G", "--memory"),
+    ] {
         refused(&["run", "--image", "hello", "--memory", size], &[part]);
     }
 }
 
 #[test]
 fn numbers_of_vcpus_and_vms_that_cannot_be() {
-    for (option, value) in [("--cpus", "0"), ("--cpus", "65"), ("--cpus", "x"), ("--cpus", "-1"), ("--count", "0"), ("--timeout", "0"), ("--timeout", "x"), ("--borrow-share", "0"), ("--borrow-share", "101"), ("--timer-slack", "1"), ("--borrow-limit", "x")] {
+    for (option, value) in [
+        ("--cpus", "0"),
+        ("--cpus", "65"),
+        ("--cpus", "x"),
+        ("--cpus", "-1"),
+        ("--count", "0"),
+        ("--timeout", "0"),
+        ("--timeout", "x"),
+        ("--borrow-share", "0"),
+        ("--borrow-share", "101"),
+        ("--timer-slack", "1"),
+        ("--borrow-limit", "x"),
+    ] {
         refused(&["run", "--image", "hello", option, value], &[option, value]);
     }
 }
@@ -95,7 +121,10 @@ fn numbers_of_vcpus_and_vms_that_cannot_be() {
 fn wrong_names_come_with_the_closest_valid_one() {
     refused(&["run", "--image", "helo"], &["--image", "helo", "hello"]);
     refused(&["run", "--image", "windows"], &["windows", "tick", "busy"]);
-    refused(&["run", "--image", "hello", "--timers", "migrat"], &["--timers", "migrat", "'migrate'"]);
+    refused(
+        &["run", "--image", "hello", "--timers", "migrat"],
+        &["--timers", "migrat", "'migrate'"],
+    );
     refused(&["run", "--image", "hello", "--timrs", "migrate"], &["--timrs", "--timers"]);
     refused(&["rum", "--image", "hello"], &["rum", "'run'"]);
     refused(&["run", "--image", "hello", "--log-level", "loud"], &["--log-level", "loud"]);
@@ -113,7 +142,10 @@ fn neither_or_both_kernel_and_image() {
 #[test]
 fn serial_file_that_cannot_be_written() {
     needs_kvm!();
-    refused(&["run", "--image", "hello", "--serial", "/nonexistent/serial"], &["--serial", "/nonexistent/serial"]);
+    refused(
+        &["run", "--image", "hello", "--serial", "/nonexistent/serial"],
+        &["--serial", "/nonexistent/serial"],
+    );
 }
 
 #[test]

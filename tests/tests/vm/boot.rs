@@ -45,7 +45,11 @@ fn tick_in(mode: &str, cpus: u32) {
     for apic in ["x2apic", "xapic"] {
         for timer in ["deadline", "oneshot", "periodic"] {
             let cmdline = format!("hz=100 secs=1 mode={timer} apic={apic} cpus={cpus}");
-            ticked(image("tick", &cmdline, &["--timers", mode, "--cpus", &count]), cpus as usize, 100.0);
+            ticked(
+                image("tick", &cmdline, &["--timers", mode, "--cpus", &count]),
+                cpus as usize,
+                100.0,
+            );
         }
     }
 }

@@ -15,7 +15,10 @@ fn bench(arguments: &[&str]) -> (Value, String) {
 }
 
 fn number(value: &Value, path: &str) -> f64 {
-    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is missing in {value:#}"))
+    value
+        .pointer(path)
+        .and_then(Value::as_f64)
+        .unwrap_or_else(|| panic!("{path} is missing in {value:#}"))
 }
 
 #[test]
@@ -29,10 +32,20 @@ fn json_has_every_promised_figure_for_every_mode() {
     assert_eq!(order, ["kernel", "thread", "migrate", "kernel", "thread", "migrate"]);
     for figures in runs.iter().chain(json["medians"].as_object().expect("medians").values()) {
         for path in [
-            "/ticks/delivered", "/ticks/expected", "/thread_wakeups_per_sec",
-            "/involuntary_switches_per_sec", "/host_timer_interrupts_per_sec", "/cpu_us_per_tick",
-            "/lateness_us/p50", "/lateness_us/p99", "/lateness_us/max", "/busy_progress_per_sec",
-            "/expiries/inline", "/expiries/handed_off", "/kicks", "/foreign_cpu_share",
+            "/ticks/delivered",
+            "/ticks/expected",
+            "/thread_wakeups_per_sec",
+            "/involuntary_switches_per_sec",
+            "/host_timer_interrupts_per_sec",
+            "/cpu_us_per_tick",
+            "/lateness_us/p50",
+            "/lateness_us/p99",
+            "/lateness_us/max",
+            "/busy_progress_per_sec",
+            "/expiries/inline",
+            "/expiries/handed_off",
+            "/kicks",
+            "/foreign_cpu_share",
         ] {
             assert!(number(figures, path) >= 0.0, "{path}: {figures:#}");
         }
@@ -51,8 +64,18 @@ fn json_has_every_promised_figure_for_every_mode() {
 fn expiries_travel_through_the_levels_of_the_hierarchy() {
     needs_kvm!();
     let (json, _) = bench(&[
-        "--vms", "14", "--busy", "2", "--secs", "2", "--repeat", "1", "--modes", "migrate",
-        "--borrow-share", "100",
+        "--vms",
+        "14",
+        "--busy",
+        "2",
+        "--secs",
+        "2",
+        "--repeat",
+        "1",
+        "--modes",
+        "migrate",
+        "--borrow-share",
+        "100",
     ]);
     let run = &json["runs"][0];
     let levels = run["levels"].as_array().expect("levels");
@@ -61,16 +84,25 @@ fn expiries_travel_through_the_levels_of_the_hierarchy() {
     let of_levels = |what: &str| levels.iter().map(|level| number(level, what)).sum::<f64>();
     let expired = of_levels("/expiries");
     assert!(expired >= 0.8 * delivered, "most ticks are expiries of the hierarchy: {run:#}");
-    assert!(number(&levels[1], "/expiries") > 0.0, "some were found above their own group: {run:#}");
+    assert!(
+        number(&levels[1], "/expiries") > 0.0,
+        "some were found above their own group: {run:#}"
+    );
     assert!(number(&levels[1], "/walks") > 0.0 && number(&levels[1], "/passes") > 0.0, "{run:#}");
     let served = number(run, "/expiries/inline") + number(run, "/expiries/handed_off");
     assert!(served >= 0.8 * delivered, "{run:#}");
-    assert!(number(run, "/expiries/inline") >= 0.8 * delivered, "served on the busy vCPUs' threads: {run:#}");
+    assert!(
+        number(run, "/expiries/inline") >= 0.8 * delivered,
+        "served on the busy vCPUs' threads: {run:#}"
+    );
 }
 
 #[test]
 fn same_seed_gives_the_same_phases_and_is_printed() {
     needs_kvm!();
-    let (_, table) = bench(&["--vms", "2", "--busy", "0", "--secs", "1", "--repeat", "1", "--modes", "migrate", "--seed", "7"]);
+    let (_, table) = bench(&[
+        "--vms", "2", "--busy", "0", "--secs", "1", "--repeat", "1", "--modes", "migrate",
+        "--seed", "7",
+    ]);
     assert!(table.contains("seed 7"), "{table}");
 }

@@ -10,11 +10,35 @@ fn time_limit_ends_every_kind_of_guest_with_status_6() {
     needs_kvm!();
     for mode in ["migrate", "thread", "kernel"] {
         for cmdline in ["fault=hang", "fault=cli-hlt"] {
-            let arguments = ["run", "--image", "hello", "--cmdline", cmdline, "--timers", mode, "--timeout", "0.5"];
+            let arguments = [
+                "run",
+                "--image",
+                "hello",
+                "--cmdline",
+                cmdline,
+                "--timers",
+                mode,
+                "--timeout",
+                "0.5",
+            ];
             let ended = siesta(&arguments).expect(6);
             assert!(ended.stderr.contains("--timeout"), "{ended:#?}");
         }
-        let arguments = ["run", "--image", "tick", "--cpus", "4", "--cmdline", "cpus=4", "--timers", mode, "--timeout", "0.5", "--count", "3"];
+        let arguments = [
+            "run",
+            "--image",
+            "tick",
+            "--cpus",
+            "4",
+            "--cmdline",
+            "cpus=4",
+            "--timers",
+            mode,
+            "--timeout",
+            "0.5",
+            "--count",
+            "3",
+        ];
         let _ = siesta(&arguments).expect(6);
     }
 }

@@ -89,9 +89,7 @@ fn check_ident(bytes: &[u8]) -> Result<(), ElfError> {
         return Err(ElfError::NotX86 { machine, order });
     }
     if header[4] != 2 {
-        return Err(ElfError::Headers {
-            what: "unknown ELF class",
-        });
+        return Err(ElfError::Headers { what: "unknown ELF class" });
     }
     Ok(())
 }
@@ -102,26 +100,15 @@ fn program_headers(bytes: &[u8]) -> Result<Vec<&[u8]>, ElfError> {
         return Err(ElfError::NoSegment);
     }
     if usize::from(size) != PROGRAM_HEADER {
-        return Err(ElfError::Headers {
-            what: "their size is not 56 bytes",
-        });
+        return Err(ElfError::Headers { what: "their size is not 56 bytes" });
     }
     if usize::from(count) > MOST_HEADERS {
-        return Err(ElfError::Headers {
-            what: "there are more than 128",
-        });
+        return Err(ElfError::Headers { what: "there are more than 128" });
     }
     if offset < HEADER as u64 {
-        return Err(ElfError::Headers {
-            what: "they lie in the file header",
-        });
+        return Err(ElfError::Headers { what: "they lie in the file header" });
     }
-    let all = slice(
-        bytes,
-        "the program headers",
-        offset,
-        u64::from(size) * u64::from(count),
-    )?;
+    let all = slice(bytes, "the program headers", offset, u64::from(size) * u64::from(count))?;
     Ok(all.chunks_exact(PROGRAM_HEADER).collect())
 }
 
@@ -130,19 +117,11 @@ fn segments(bytes: &[u8], headers: &[&[u8]]) -> Result<Vec<Segment>, ElfError> {
     for header in headers.iter().filter(|h| u32_at(h, 0) == PT_LOAD) {
         let (start, filesz, memsz) = (u64_at(header, 24), u64_at(header, 32), u64_at(header, 40));
         if filesz > memsz || start.checked_add(memsz).is_none() {
-            return Err(ElfError::BadSegment {
-                start,
-                filesz,
-                memsz,
-            });
+            return Err(ElfError::BadSegment { start, filesz, memsz });
         }
         slice(bytes, "a segment", u64_at(header, 8), filesz)?;
         if memsz > 0 {
-            found.push(Segment {
-                start,
-                filesz,
-                memsz,
-            });
+            found.push(Segment { start, filesz, memsz });
         }
     }
     if found.iter().all(|s| s.filesz == 0) {
@@ -155,22 +134,9 @@ fn segments(bytes: &[u8], headers: &[&[u8]]) -> Result<Vec<Segment>, ElfError> {
 fn place(memory: &GuestMemory, segments: &[Segment]) -> Result<(), ElfError> {
     for segment in segments {
         let (start, end) = (segment.start, segment.end());
-        for (
-            what,
-            Range {
-                start: from,
-                end: to,
-            },
-        ) in TAKEN
-        {
+        for (what, Range { start: from, end: to }) in TAKEN {
             if start < to && from < end {
-                return Err(ElfError::OverBoot {
-                    start,
-                    end,
-                    what,
-                    from,
-                    to,
-                });
+                return Err(ElfError::OverBoot { start, end, what, from, to });
             }
         }
         if start < HOLE_END && end > HOLE_START {
@@ -182,17 +148,10 @@ fn place(memory: &GuestMemory, segments: &[Segment]) -> Result<(), ElfError> {
             (memory::high_end(memory), end - (HOLE_END - HOLE_START))
         };
         if end > has {
-            return Err(ElfError::OutsideMemory {
-                start,
-                end,
-                need_mib: need.div_ceil(1 << 20),
-            });
+            return Err(ElfError::OutsideMemory { start, end, need_mib: need.div_ceil(1 << 20) });
         }
     }
-    match segments
-        .windows(2)
-        .find(|pair| pair[0].end() > pair[1].start)
-    {
+    match segments.windows(2).find(|pair| pair[0].end() > pair[1].start) {
         Some(pair) => Err(ElfError::Overlap { at: pair[1].start }),
         None => Ok(()),
     }
@@ -203,10 +162,7 @@ fn check_entry(start: Start, segments: &[Segment]) -> Result<(), ElfError> {
         Start::Pvh(entry) => ("PVH", entry),
         Start::Long(entry) => ("64-bit", entry),
     };
-    if !segments
-        .iter()
-        .any(|s| (s.start..s.start + s.filesz).contains(&entry))
-    {
+    if !segments.iter().any(|s| (s.start..s.start + s.filesz).contains(&entry)) {
         return Err(ElfError::EntryOutside { which, entry });
     }
     if entry >= HOLE_END {

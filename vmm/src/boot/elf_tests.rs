@@ -18,17 +18,12 @@ pub(in crate::boot) struct Image {
 impl Image {
     /// One segment of `bytes` at `start`, entered at its first byte.
     pub fn at(start: u64, bytes: &[u8]) -> Self {
-        Self {
-            entry: start,
-            parts: vec![],
-        }
-        .segment(start, bytes.len() as u64, bytes)
+        Self { entry: start, parts: vec![] }.segment(start, bytes.len() as u64, bytes)
     }
 
     /// The same file with one more segment.
     pub fn segment(mut self, start: u64, memsz: u64, bytes: &[u8]) -> Self {
-        self.parts
-            .push((PT_LOAD, start, memsz, 0x1000, bytes.to_vec()));
+        self.parts.push((PT_LOAD, start, memsz, 0x1000, bytes.to_vec()));
         self
     }
 
@@ -114,14 +109,9 @@ fn elf64_is_loaded_at_its_physical_addresses_and_entered_at_64_bits() {
     let file = good().segment(4 * MIB, 0x3000, b"data").build();
     assert_eq!(load(&memory, &file), Ok(Start::Long(2 * MIB)));
     let mut found = [0; 11];
-    memory
-        .read_slice(&mut found, GuestAddress(2 * MIB))
-        .unwrap();
+    memory.read_slice(&mut found, GuestAddress(2 * MIB)).unwrap();
     assert_eq!(&found, b"kernel code");
-    assert_eq!(
-        memory.read_obj::<[u8; 6]>(GuestAddress(4 * MIB)).unwrap(),
-        *b"data\0\0"
-    );
+    assert_eq!(memory.read_obj::<[u8; 6]>(GuestAddress(4 * MIB)).unwrap(), *b"data\0\0");
 }
 
 #[test]
@@ -136,10 +126,7 @@ fn pvh_note_is_found_among_others_and_before_a_segment_of_other_notes() {
     notes.extend(note(b"Xen\0", 5, b"xen-3.0\0"));
     notes.extend(note(b"Linux\0", NOTE_PHYS32_ENTRY, &[1, 0, 0, 0]));
     notes.extend(pvh_note(0x20_0000));
-    let file = good()
-        .notes(4, &notes)
-        .notes(8, &note(b"GNU\0", 5, &[0; 16]))
-        .build();
+    let file = good().notes(4, &notes).notes(8, &note(b"GNU\0", 5, &[0; 16])).build();
     assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
 }
 
@@ -163,13 +150,8 @@ fn note_that_runs_past_its_segment_ends_the_notes() {
 
 #[test]
 fn pvh_note_without_an_address_is_refused() {
-    let file = good()
-        .notes(4, &note(b"Xen\0", NOTE_PHYS32_ENTRY, &[0; 2]))
-        .build();
-    says(
-        &load(&guest(), &file).unwrap_err(),
-        &["PVH note of 2 bytes", "needs 4"],
-    );
+    let file = good().notes(4, &note(b"Xen\0", NOTE_PHYS32_ENTRY, &[0; 2])).build();
+    says(&load(&guest(), &file).unwrap_err(), &["PVH note of 2 bytes", "needs 4"]);
 }
 
 #[test]
@@ -179,10 +161,7 @@ fn note_segment_of_an_absurd_size_is_refused() {
     assert_eq!(load(&guest(), &file), Ok(Start::Long(2 * MIB)));
     notes.push(0);
     let file = good().notes(4, &notes).build();
-    says(
-        &load(&guest(), &file).unwrap_err(),
-        &["note segment of 1048577 bytes"],
-    );
+    says(&load(&guest(), &file).unwrap_err(), &["note segment of 1048577 bytes"]);
 }
 
 #[test]
@@ -191,15 +170,9 @@ fn what_is_not_an_x86_64_elf_file_is_named() {
     says(&error(b""), &["empty"]);
     says(&error(b"MZ\x90\0"), &["not an ELF file", "vmlinux"]);
     says(&error(b"\x7fEL"), &["not an ELF file"]);
-    says(
-        &error(b"\x7fELF\x02"),
-        &["cut short: the ELF header ends at byte 64, the file at 5"],
-    );
+    says(&error(b"\x7fELF\x02"), &["cut short: the ELF header ends at byte 64, the file at 5"]);
     says(&patched(4, &[1]), &["32-bit ELF", "elf64-x86-64"]);
-    says(
-        &patched(18, &[183, 0]),
-        &["not for x86-64 (ELF machine 183"],
-    );
+    says(&patched(18, &[183, 0]), &["not for x86-64 (ELF machine 183"]);
     says(&patched(5, &[2]), &["not for x86-64", "byte order 2"]);
     says(&patched(4, &[7]), &["ELF class"]);
 }
@@ -209,10 +182,7 @@ fn malformed_program_headers_are_named() {
     says(&patched(54, &[32, 0]), &["not 56 bytes"]);
     says(&patched(56, &[129, 0]), &["more than 128"]);
     says(&patched(56, &[0, 0]), &["nothing to load"]);
-    says(
-        &patched(56, &[9, 0]),
-        &["cut short: the program headers end", "at byte 568"],
-    );
+    says(&patched(56, &[9, 0]), &["cut short: the program headers end", "at byte 568"]);
     says(&patched(32, &[0; 8]), &["in the file header"]);
     says(&patched(32, &[0xff; 8]), &["cut short"]);
     says(&patched(64, &[6]), &["nothing to load"]);
@@ -221,25 +191,13 @@ fn malformed_program_headers_are_named() {
 #[test]
 fn malformed_segments_are_named() {
     let file = good().build();
-    says(
-        &load(&guest(), &file[..file.len() - 1]).unwrap_err(),
-        &["cut short: a segment ends"],
-    );
+    says(&load(&guest(), &file[..file.len() - 1]).unwrap_err(), &["cut short: a segment ends"]);
     // p_offset, p_filesz and p_memsz of the only program header.
     says(&patched(64 + 8, &[0xff; 8]), &["cut short"]);
-    says(
-        &patched(64 + 32, &[12]),
-        &["0xc bytes in the file, 0xb in memory"],
-    );
-    says(
-        &patched(64 + 40, &[0xff; 8]),
-        &["malformed segment at 0x200000"],
-    );
+    says(&patched(64 + 32, &[12]), &["0xc bytes in the file, 0xb in memory"]);
+    says(&patched(64 + 40, &[0xff; 8]), &["malformed segment at 0x200000"]);
     let twice = good().segment(2 * MIB + 10, 4, b"more").build();
-    says(
-        &load(&guest(), &twice).unwrap_err(),
-        &["overlap at 0x20000a"],
-    );
+    says(&load(&guest(), &twice).unwrap_err(), &["overlap at 0x20000a"]);
 }
 
 #[test]
@@ -247,19 +205,13 @@ fn segment_outside_memory_says_how_much_is_needed() {
     let last = Image::at(16 * MIB - 4, b"last").build();
     assert!(load(&guest(), &last).is_ok());
     let over = Image::at(16 * MIB - 3, b"over").build();
-    says(
-        &load(&guest(), &over).unwrap_err(),
-        &["outside guest memory", "--memory 17M"],
-    );
+    says(&load(&guest(), &over).unwrap_err(), &["outside guest memory", "--memory 17M"]);
     let bss = good().segment(3 * MIB, 61 * MIB, b"").build();
     says(&load(&guest(), &bss).unwrap_err(), &["--memory 64M"]);
     let high = good().segment(HOLE_END, MIB, b"high").build();
     says(&load(&guest(), &high).unwrap_err(), &["--memory 3073M"]);
     let hole = good().segment(HOLE_START - MIB, 2 * MIB, b"hole").build();
-    says(
-        &load(&guest(), &hole).unwrap_err(),
-        &["device hole", "link it lower"],
-    );
+    says(&load(&guest(), &hole).unwrap_err(), &["device hole", "link it lower"]);
 }
 
 #[test]
@@ -268,10 +220,7 @@ fn segment_over_a_boot_structure_names_it() {
         for start in [range.start, range.end - 1] {
             let file = Image::at(start, b"x").build();
             let error = load(&guest(), &file).unwrap_err();
-            says(
-                &error,
-                &[what, &format!("{:#x}-{:#x}", range.start, range.end)],
-            );
+            says(&error, &[what, &format!("{:#x}-{:#x}", range.start, range.end)]);
         }
         let beside = Image::at(range.end, b"x").build();
         assert!(load(&guest(), &beside).is_ok(), "{:#x}", range.end);
@@ -281,24 +230,12 @@ fn segment_over_a_boot_structure_names_it() {
 #[test]
 fn entry_point_must_lie_in_a_segments_bytes() {
     let mut image = good().segment(4 * MIB, MIB, b"bss");
-    for entry in [
-        0,
-        2 * MIB - 1,
-        2 * MIB + 11,
-        4 * MIB + 3,
-        0xffff_ffff_8100_0000,
-    ] {
+    for entry in [0, 2 * MIB - 1, 2 * MIB + 11, 4 * MIB + 3, 0xffff_ffff_8100_0000] {
         image.entry = entry;
-        says(
-            &load(&guest(), &image.build()).unwrap_err(),
-            &["64-bit entry", "physical address"],
-        );
+        says(&load(&guest(), &image.build()).unwrap_err(), &["64-bit entry", "physical address"]);
     }
     let file = good().notes(4, &pvh_note(0x10_0000)).build();
-    says(
-        &load(&guest(), &file).unwrap_err(),
-        &["PVH entry point 0x100000"],
-    );
+    says(&load(&guest(), &file).unwrap_err(), &["PVH entry point 0x100000"]);
 }
 
 #[test]

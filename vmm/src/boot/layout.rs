@@ -48,10 +48,7 @@ pub const TAKEN: [(&str, Range<u64>); 7] = [
     ("the PVH start info", START_INFO..0x6400),
     ("the zero page", ZERO_PAGE..0x8000),
     ("the page tables", PAGE_TABLES..0xf000),
-    (
-        "the command line",
-        CMDLINE..CMDLINE + CMDLINE_MOST as u64 + 1,
-    ),
+    ("the command line", CMDLINE..CMDLINE + CMDLINE_MOST as u64 + 1),
     ("the MP floating pointer", MP_POINTER..MP_POINTER + 16),
     ("the MP table", MP_TABLE..0xf_2000),
 ];
@@ -102,30 +99,16 @@ mod tests {
         for pair in TAKEN.windows(2) {
             assert!(pair[0].1.end <= pair[1].1.start, "{pair:?}");
         }
-        assert!(
-            TAKEN
-                .iter()
-                .all(|(_, r)| r.end <= 0x8000 || r.start >= 0x9000)
-        );
+        assert!(TAKEN.iter().all(|(_, r)| r.end <= 0x8000 || r.start >= 0x9000));
         assert!(TAKEN.iter().all(|(_, r)| r.end <= HIGH_MEMORY));
     }
 
     #[test]
     fn memory_map_covers_the_memory_and_not_the_holes() {
         let map = memory_map(&memory::create((3 << 30) + (8 << 20)).unwrap());
-        let ram: Vec<_> = map
-            .iter()
-            .filter(|e| e.kind == Use::Ram)
-            .map(|e| e.range.clone())
-            .collect();
-        assert_eq!(
-            ram,
-            [
-                0..0x9_fc00,
-                0x10_0000..0xc000_0000,
-                0x1_0000_0000..0x1_0080_0000
-            ]
-        );
+        let ram: Vec<_> =
+            map.iter().filter(|e| e.kind == Use::Ram).map(|e| e.range.clone()).collect();
+        assert_eq!(ram, [0..0x9_fc00, 0x10_0000..0xc000_0000, 0x1_0000_0000..0x1_0080_0000]);
         assert!(map.windows(2).all(|p| p[0].range.end <= p[1].range.start));
     }
 

@@ -55,9 +55,7 @@ mod tests {
         let memory = memory::create(64 << 20).unwrap();
         write(&memory).unwrap();
         let mut page = vec![0; 0x1000];
-        memory
-            .read_slice(&mut page, GuestAddress(ZERO_PAGE))
-            .unwrap();
+        memory.read_slice(&mut page, GuestAddress(ZERO_PAGE)).unwrap();
         assert_eq!(&page[0x1fe..0x200], [0x55, 0xaa]);
         assert_eq!(&page[0x202..0x206], b"HdrS");
         assert_eq!(page[0x210], 0xff);

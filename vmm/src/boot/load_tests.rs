@@ -19,35 +19,19 @@ fn pvh_kernel() -> Image {
 }
 
 fn refusal(cmdline: &str, kernel: &[u8]) -> String {
-    load(&guest(), kernel, "vmlinux", cmdline, 1)
-        .unwrap_err()
-        .to_string()
+    load(&guest(), kernel, "vmlinux", cmdline, 1).unwrap_err().to_string()
 }
 
 #[test]
 fn pvh_kernel_is_handed_the_start_info() {
     let entry = load(&guest(), &pvh_kernel().build(), "k", "", 1).unwrap();
-    assert_eq!(
-        entry,
-        Entry {
-            kind: EntryKind::Pvh,
-            rip: START + 1,
-            boot_info: 0x6000
-        }
-    );
+    assert_eq!(entry, Entry { kind: EntryKind::Pvh, rip: START + 1, boot_info: 0x6000 });
 }
 
 #[test]
 fn kernel_without_a_pvh_note_is_handed_the_zero_page() {
     let entry = load(&guest(), &long_kernel().build(), "k", "", 1).unwrap();
-    assert_eq!(
-        entry,
-        Entry {
-            kind: EntryKind::Linux64,
-            rip: START,
-            boot_info: 0x7000
-        }
-    );
+    assert_eq!(entry, Entry { kind: EntryKind::Linux64, rip: START, boot_info: 0x7000 });
 }
 
 #[test]
@@ -72,17 +56,9 @@ fn command_line_of_2047_bytes_fits_and_one_more_does_not() {
     let memory = guest();
     let kernel = long_kernel().build();
     load(&memory, &kernel, "k", &"x".repeat(2047), 1).unwrap();
-    assert_eq!(
-        memory
-            .read_obj::<[u8; 2]>(GuestAddress(CMDLINE + 2046))
-            .unwrap(),
-        *b"x\0"
-    );
+    assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(CMDLINE + 2046)).unwrap(), *b"x\0");
     let text = refusal(&"x".repeat(2048), &kernel);
-    assert!(
-        text.contains("2048 bytes") && text.contains("shorten it to 2047"),
-        "{text}"
-    );
+    assert!(text.contains("2048 bytes") && text.contains("shorten it to 2047"), "{text}");
     assert!(refusal("a\0b", &kernel).contains("zero byte at offset 1"));
 }
 
@@ -97,10 +73,7 @@ fn memory_below_1_mib_is_refused_and_1_mib_is_not() {
     let kernel = Image::at(0x1_0000, b"code").build();
     let load = |bytes| load(&memory::create(bytes).unwrap(), &kernel, "k", "", 1);
     let text = load(0xf_f000).unwrap_err().to_string();
-    assert!(
-        text.contains("1044480 bytes") && text.contains("--memory 2M"),
-        "{text}"
-    );
+    assert!(text.contains("1044480 bytes") && text.contains("--memory 2M"), "{text}");
     load(0x10_0000).unwrap();
 }
 
@@ -118,10 +91,7 @@ fn each_unusable_path_has_its_own_message() {
     let says = |name: &str, part: &str| {
         let path = folder.path().join(name);
         let text = read_kernel(&path).unwrap_err().to_string();
-        assert!(
-            text.contains(part) && text.contains(path.to_str().unwrap()),
-            "{text}"
-        );
+        assert!(text.contains(part) && text.contains(path.to_str().unwrap()), "{text}");
         assert!(!text.contains('\n'));
     };
     says("missing", "no such file");

@@ -105,10 +105,7 @@ fn interrupt(entry: u8, kind: u8, irq: u8, apic: u8, pin: u8) -> [u8; 8] {
 
 /// What makes the sum of all bytes 0 when it replaces a byte that is 0.
 fn checksum(bytes: &[u8]) -> u8 {
-    bytes
-        .iter()
-        .fold(0u8, |sum, b| sum.wrapping_add(*b))
-        .wrapping_neg()
+    bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)).wrapping_neg()
 }
 
 #[cfg(test)]
@@ -126,17 +123,13 @@ mod tests {
         let memory = memory::create(2 << 20).unwrap();
         write(&memory, 4).unwrap();
         let mut pointer = [0; 16];
-        memory
-            .read_slice(&mut pointer, GuestAddress(0x9_fc00))
-            .unwrap();
+        memory.read_slice(&mut pointer, GuestAddress(0x9_fc00)).unwrap();
         assert_eq!(&pointer[..4], b"_MP_");
         assert_eq!(sum(&pointer), 0);
         let at = u32::from_le_bytes(pointer[4..8].try_into().unwrap());
         let length: u16 = memory.read_obj(GuestAddress(u64::from(at) + 4)).unwrap();
         let mut table = vec![0; usize::from(length)];
-        memory
-            .read_slice(&mut table, GuestAddress(u64::from(at)))
-            .unwrap();
+        memory.read_slice(&mut table, GuestAddress(u64::from(at))).unwrap();
         assert_eq!(&table[..4], b"PCMP");
         assert_eq!(sum(&table), 0);
         assert_eq!(table[36..40], 0xfee0_0000u32.to_le_bytes());
@@ -157,31 +150,17 @@ mod tests {
     fn every_cpu_is_listed_once_and_only_the_first_is_the_bsp() {
         let table = table(3);
         let entries = walk(&table);
-        let cpus: Vec<_> = entries
-            .iter()
-            .filter(|e| e[0] == 0)
-            .map(|e| (e[1], e[3]))
-            .collect();
+        let cpus: Vec<_> = entries.iter().filter(|e| e[0] == 0).map(|e| (e[1], e[3])).collect();
         assert_eq!(cpus, [(0, 3), (1, 1), (2, 1)]);
-        assert_eq!(
-            usize::from(u16::from_le_bytes([table[34], table[35]])),
-            entries.len()
-        );
-        assert!(
-            entries.is_sorted_by_key(|e| e[0]),
-            "the specification orders entries by type"
-        );
+        assert_eq!(usize::from(u16::from_le_bytes([table[34], table[35]])), entries.len());
+        assert!(entries.is_sorted_by_key(|e| e[0]), "the specification orders entries by type");
     }
 
     #[test]
     fn isa_interrupts_go_to_the_input_of_their_number() {
         let table = table(1);
         let entries = walk(&table);
-        let lines: Vec<_> = entries
-            .iter()
-            .filter(|e| e[0] == 3)
-            .map(|e| (e[5], e[7]))
-            .collect();
+        let lines: Vec<_> = entries.iter().filter(|e| e[0] == 3).map(|e| (e[5], e[7])).collect();
         assert_eq!(lines, (0..16).map(|n| (n, n)).collect::<Vec<_>>());
     }
 

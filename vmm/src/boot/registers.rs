@@ -69,11 +69,7 @@ pub fn set_entry_state(fd: &VcpuFd, memory: &GuestMemory, entry: &Entry) -> Resu
     }
     set_sregs(fd, &sregs)?;
     set_regs(fd, &entry_regs(entry))?;
-    let fpu = kvm_fpu {
-        fcw: 0x37f,
-        mxcsr: 0x1f80,
-        ..Default::default()
-    };
+    let fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
     fd.set_fpu(&fpu).map_err(kvm("set the FPU registers"))
 }
 
@@ -103,29 +99,21 @@ fn reset(fd: &VcpuFd, sipi: Option<u8>) -> Result<(), StateError> {
     after_init(&mut sregs, sipi);
     set_sregs(fd, &sregs)?;
     set_regs(fd, &regs_after_init(sipi, signature(fd)?))?;
-    let debug = kvm_debugregs {
-        dr6: 0xffff_0ff0,
-        dr7: 0x400,
-        ..Default::default()
-    };
-    fd.set_debug_regs(&debug)
-        .map_err(kvm("set the debug registers"))?;
+    let debug = kvm_debugregs { dr6: 0xffff_0ff0, dr7: 0x400, ..Default::default() };
+    fd.set_debug_regs(&debug).map_err(kvm("set the debug registers"))?;
     let events = kvm_vcpu_events {
         flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
         ..Default::default()
     };
-    fd.set_vcpu_events(&events)
-        .map_err(kvm("clear the pending events"))
+    fd.set_vcpu_events(&events).map_err(kvm("clear the pending events"))
 }
 
 fn sregs(fd: &VcpuFd) -> Result<kvm_sregs, StateError> {
-    fd.get_sregs()
-        .map_err(kvm("read the segment and control registers"))
+    fd.get_sregs().map_err(kvm("read the segment and control registers"))
 }
 
 fn set_sregs(fd: &VcpuFd, sregs: &kvm_sregs) -> Result<(), StateError> {
-    fd.set_sregs(sregs)
-        .map_err(kvm("set the segment and control registers"))
+    fd.set_sregs(sregs).map_err(kvm("set the segment and control registers"))
 }
 
 fn set_regs(fd: &VcpuFd, regs: &kvm_regs) -> Result<(), StateError> {
@@ -134,39 +122,22 @@ fn set_regs(fd: &VcpuFd, regs: &kvm_regs) -> Result<(), StateError> {
 
 /// The CPU's family, model and stepping (CPUID.1:EAX), which INIT leaves in EDX.
 fn signature(fd: &VcpuFd) -> Result<u64, StateError> {
-    let leaves = fd
-        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-        .map_err(kvm("read the CPUID leaves"))?;
+    let leaves = fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read the CPUID leaves"))?;
     let leaf = leaves.as_slice().iter().find(|leaf| leaf.function == 1);
     Ok(leaf.map_or(0x600, |leaf| u64::from(leaf.eax)))
 }
 
 fn entry_regs(entry: &Entry) -> kvm_regs {
-    let regs = kvm_regs {
-        rip: entry.rip,
-        rflags: RFLAGS,
-        ..Default::default()
-    };
+    let regs = kvm_regs { rip: entry.rip, rflags: RFLAGS, ..Default::default() };
     match entry.kind {
-        EntryKind::Pvh => kvm_regs {
-            rbx: entry.boot_info,
-            ..regs
-        },
-        EntryKind::Linux64 => kvm_regs {
-            rsi: entry.boot_info,
-            ..regs
-        },
+        EntryKind::Pvh => kvm_regs { rbx: entry.boot_info, ..regs },
+        EntryKind::Linux64 => kvm_regs { rsi: entry.boot_info, ..regs },
     }
 }
 
 fn regs_after_init(sipi: Option<u8>, signature: u64) -> kvm_regs {
     let rip = if sipi.is_some() { 0 } else { 0xfff0 };
-    kvm_regs {
-        rip,
-        rflags: RFLAGS,
-        rdx: signature,
-        ..Default::default()
-    }
+    kvm_regs { rip, rflags: RFLAGS, rdx: signature, ..Default::default() }
 }
 
 fn protected_mode(sregs: &mut kvm_sregs) {
@@ -187,29 +158,14 @@ fn long_mode(sregs: &mut kvm_sregs) {
 
 /// Loads all segment registers as if from the GDT.
 fn flat_segments(sregs: &mut kvm_sregs, code: kvm_segment) {
-    let data = kvm_segment {
-        selector: DATA,
-        type_: 0x3,
-        db: 1,
-        l: 0,
-        ..code
-    };
+    let data = kvm_segment { selector: DATA, type_: 0x3, db: 1, l: 0, ..code };
     sregs.cs = code;
-    for segment in [
-        &mut sregs.ds,
-        &mut sregs.es,
-        &mut sregs.fs,
-        &mut sregs.gs,
-        &mut sregs.ss,
-    ] {
+    for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
         *segment = data;
     }
     // Busy TSS of the least size, which VM entry asks for.
     sregs.tr = system(TSS, 0xb, 0x67);
-    sregs.ldt = kvm_segment {
-        unusable: 1,
-        ..system(0, 0x2, 0)
-    };
+    sregs.ldt = kvm_segment { unusable: 1, ..system(0, 0x2, 0) };
     sregs.gdt = table(GDT, GDT_LIMIT);
     sregs.idt = table(0, 0);
 }
@@ -229,43 +185,22 @@ fn code(selector: u16, long: bool) -> kvm_segment {
 }
 
 fn system(selector: u16, type_: u8, limit: u32) -> kvm_segment {
-    kvm_segment {
-        selector,
-        type_,
-        limit,
-        present: 1,
-        ..Default::default()
-    }
+    kvm_segment { selector, type_, limit, present: 1, ..Default::default() }
 }
 
 fn table(base: u64, limit: u16) -> kvm_dtable {
-    kvm_dtable {
-        base,
-        limit,
-        ..Default::default()
-    }
+    kvm_dtable { base, limit, ..Default::default() }
 }
 
 /// INIT's effect on the segment and control registers, and the SIPI's on CS. `apic_base` stays.
 fn after_init(sregs: &mut kvm_sregs, sipi: Option<u8>) {
-    let data = kvm_segment {
-        limit: 0xffff,
-        type_: 0x3,
-        present: 1,
-        s: 1,
-        ..Default::default()
-    };
+    let data = kvm_segment { limit: 0xffff, type_: 0x3, present: 1, s: 1, ..Default::default() };
     let (selector, base) = match sipi {
         Some(vector) => (u16::from(vector) << 8, u64::from(vector) << 12),
         None => (0xf000, 0xffff_0000),
     };
     *sregs = kvm_sregs {
-        cs: kvm_segment {
-            selector,
-            base,
-            type_: 0xb,
-            ..data
-        },
+        cs: kvm_segment { selector, base, type_: 0xb, ..data },
         ds: data,
         es: data,
         fs: data,

@@ -49,9 +49,7 @@ pub fn write(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
     };
     put(GDT, &DESCRIPTORS)?;
     put(PML4, &[PDPT | PRESENT])?;
-    let directories: Vec<u64> = (0..4)
-        .map(|n| (PAGE_DIRECTORY + n * 0x1000) | PRESENT)
-        .collect();
+    let directories: Vec<u64> = (0..4).map(|n| (PAGE_DIRECTORY + n * 0x1000) | PRESENT).collect();
     put(PDPT, &directories)?;
     let pages: Vec<u64> = (0..4 * 512).map(|n| (n << 21) | LARGE | PRESENT).collect();
     put(PAGE_DIRECTORY, &pages)
@@ -96,14 +94,7 @@ mod tests {
     fn page_tables_map_the_first_4_gib_to_themselves() {
         let memory = memory::create(2 << 20).unwrap();
         write(&memory).unwrap();
-        for address in [
-            0,
-            0x1f_ffff,
-            0x20_0000,
-            0x4000_0000,
-            0xfee0_0020,
-            0xffff_ffff,
-        ] {
+        for address in [0, 0x1f_ffff, 0x20_0000, 0x4000_0000, 0xfee0_0020, 0xffff_ffff] {
             assert_eq!(translate(&memory, PML4, address), address);
         }
         assert_eq!(memory.read_obj::<u64>(GuestAddress(PML4 + 8)).unwrap(), 0);

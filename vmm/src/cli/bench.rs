@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::options::{self, TimerOptions};
 use super::{Failure, GUEST_FAILED, INTERRUPTED, OK, values};
-use crate::clock;
 use crate::bench::{self, BenchError, Line, Plan, ThisHost};
+use crate::clock;
 use crate::domain::TimerMode;
 use crate::signals::Signals;
 use crate::tiny_guests::TinyGuests;
@@ -36,7 +36,13 @@ pub(super) struct DensityArguments {
     #[arg(long, default_value = "5", value_parser = interval, value_name = "SECS")]
     secs: f64,
     /// Timer modes to compare, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "kernel,thread,migrate", value_name = "MODES")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "kernel,thread,migrate",
+        value_name = "MODES"
+    )]
     modes: Vec<TimerMode>,
     /// How often each mode is measured; the modes take turns
     #[arg(long, default_value_t = 3, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -12,7 +12,8 @@ pub(super) fn memory_size(text: &str) -> Result<u64, String> {
         Some((at, 'g' | 'G')) => (&text[..at], 30),
         _ => (text, 20),
     };
-    let number: u64 = digits.parse().map_err(|_| "write a number of MiB, or 512M, or 2G".to_string())?;
+    let number: u64 =
+        digits.parse().map_err(|_| "write a number of MiB, or 512M, or 2G".to_string())?;
     if number == 0 {
         return Err("a VM needs memory: 64M is enough for the embedded images".into());
     }
@@ -92,7 +93,18 @@ mod tests {
         assert_eq!(memory_size("64M"), Ok(64 << 20));
         assert_eq!(memory_size("512k"), Ok(512 << 10));
         assert_eq!(memory_size("2G"), Ok(2 << 30));
-        for wrong in ["", "0", "0G", "M", "-1", "1.5G", "64MiB", "99999999999999999999", "99999999999999G", "6é"] {
+        for wrong in [
+            "",
+            "0",
+            "0G",
+            "M",
+            "-1",
+            "1.5G",
+            "64MiB",
+            "99999999999999999999",
+            "99999999999999G",
+            "6é",
+        ] {
             assert!(memory_size(wrong).is_err(), "{wrong}");
         }
     }

@@ -9,37 +9,40 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 /// What is wrong, in one line.
 pub(super) fn one_line(error: &Error) -> String {
     let name = |kind| text(error, kind);
-    let mut line = match (error.kind(), name(ContextKind::InvalidArg), name(ContextKind::InvalidValue)) {
-        (ErrorKind::InvalidValue, Some(argument), Some(value)) if value.is_empty() => {
-            format!("{argument} needs a value")
-        }
-        (ErrorKind::InvalidValue, Some(argument), Some(value)) => {
-            format!("'{value}' is not a value of {argument}")
-        }
-        (ErrorKind::ValueValidation, Some(argument), Some(value)) => {
-            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            format!("'{value}' is not a value of {argument}: {why}")
-        }
-        (ErrorKind::UnknownArgument, Some(argument), _) => format!("unknown option {argument}"),
-        (ErrorKind::MissingRequiredArgument, Some(argument), _) => format!("{argument} is needed"),
-        (ErrorKind::ArgumentConflict, Some(argument), _) => {
-            let other = name(ContextKind::PriorArg).unwrap_or_else(|| "another option".into());
-            format!("{argument} and {other} exclude each other")
-        }
-        (ErrorKind::InvalidSubcommand, _, _) => {
-            let command = name(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{command}'")
-        }
-        (ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _, _) => {
-            "a command is needed: run, images or bench density".into()
-        }
-        _ => first_line(error),
-    };
-    let closest = [
-        ContextKind::SuggestedValue,
-        ContextKind::SuggestedArg,
-        ContextKind::SuggestedSubcommand,
-    ];
+    let mut line =
+        match (error.kind(), name(ContextKind::InvalidArg), name(ContextKind::InvalidValue)) {
+            (ErrorKind::InvalidValue, Some(argument), Some(value)) if value.is_empty() => {
+                format!("{argument} needs a value")
+            }
+            (ErrorKind::InvalidValue, Some(argument), Some(value)) => {
+                format!("'{value}' is not a value of {argument}")
+            }
+            (ErrorKind::ValueValidation, Some(argument), Some(value)) => {
+                let why =
+                    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                format!("'{value}' is not a value of {argument}: {why}")
+            }
+            (ErrorKind::UnknownArgument, Some(argument), _) => format!("unknown option {argument}"),
+            (ErrorKind::MissingRequiredArgument, Some(argument), _) => {
+                format!("{argument} is needed")
+            }
+            (ErrorKind::ArgumentConflict, Some(argument), _) => {
+                let other = name(ContextKind::PriorArg).unwrap_or_else(|| "another option".into());
+                format!("{argument} and {other} exclude each other")
+            }
+            (ErrorKind::InvalidSubcommand, _, _) => {
+                let command = name(ContextKind::InvalidSubcommand).unwrap_or_default();
+                format!("unknown command '{command}'")
+            }
+            (
+                ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+                _,
+                _,
+            ) => "a command is needed: run, images or bench density".into(),
+            _ => first_line(error),
+        };
+    let closest =
+        [ContextKind::SuggestedValue, ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
     if let Some(closest) = closest.into_iter().find_map(name) {
         line.push_str(&format!("; did you mean '{closest}'?"));
     } else if let Some(valid) = name(ContextKind::ValidValue) {

@@ -12,7 +12,8 @@ pub struct ServiceTime {
 impl ServiceTime {
     /// Takes a run of `ns` nanoseconds into the average (weight 1/8).
     pub fn record(&mut self, ns: u64) {
-        self.average = if self.average == 0 { ns } else { self.average - self.average / 8 + ns / 8 };
+        self.average =
+            if self.average == 0 { ns } else { self.average - self.average / 8 + ns / 8 };
     }
 
     /// A vCPU that was not served here because of its average gets another chance some time.

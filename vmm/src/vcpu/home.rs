@@ -206,7 +206,9 @@ impl<'a> Worker<'a> {
                 self.member = true;
                 self.domain.deliver(self.vcpu, notices);
             }
-            Err(error) => tracing::error!(slot = self.vcpu.slot.0, %error, "cannot join the hierarchy"),
+            Err(error) => {
+                tracing::error!(slot = self.vcpu.slot.0, %error, "cannot join the hierarchy")
+            }
         }
     }
 

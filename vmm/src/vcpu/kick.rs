@@ -114,11 +114,7 @@ impl ThreadState {
     /// Gets the thread out of whatever guest it is in. In host code it looks at its flags before it
     /// enters; asleep, it is none of a kick's business.
     pub fn kick(&self) {
-        if self
-            .place
-            .compare_exchange(GUEST, KICKED, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-        {
+        if self.place.compare_exchange(GUEST, KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             // SAFETY: plain system call; a thread that is gone gives ESRCH.
             unsafe {
                 libc::syscall(
