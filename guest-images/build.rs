@@ -8,16 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// In every image.
-const SHARED: &[&str] = &[
-    "boot.S",
-    "boot.c",
-    "serial.c",
-    "cmdline.c",
-    "clock.c",
-    "apic.c",
-    "smp.c",
-    "power.c",
-];
+const SHARED: &[&str] =
+    &["boot.S", "boot.c", "serial.c", "cmdline.c", "clock.c", "apic.c", "smp.c", "power.c"];
 
 /// Name and own sources.
 const IMAGES: &[(&str, &[&str])] = &[

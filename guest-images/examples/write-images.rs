@@ -15,12 +15,7 @@ fn main() -> ExitCode {
             eprintln!("{}: {error}", path.display());
             return ExitCode::FAILURE;
         }
-        println!(
-            "{:8} {:6} bytes  {}",
-            image.name,
-            image.elf.len(),
-            image.summary
-        );
+        println!("{:8} {:6} bytes  {}", image.name, image.elf.len(), image.summary);
     }
     ExitCode::SUCCESS
 }

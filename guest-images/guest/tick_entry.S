@@ -88,11 +88,19 @@
 
 .Learly_\@:
         .if \mode == PERIODIC
-        mov %gs:REPORT_PERIOD, %rdx
-        add %rax, %rdx
-        add %rdx, %rdx
+        mov %rax, %rdx
+        neg %rdx
+        shl $4, %rdx
         cmp %gs:REPORT_PERIOD, %rdx
-        jb .Lnot_lost_\@
+        jbe .Ltruly_early_\@
+        cmpq $0, %gs:REPORT_LOST
+        je .Ltruly_early_\@
+        add %gs:REPORT_PERIOD, %rax
+        jnc .Ltruly_early_\@
+        decq %gs:REPORT_LOST
+        incq %gs:REPORT_TICKS
+        jmp .Lcaught_up_\@
+.Ltruly_early_\@:
         incq %gs:REPORT_EARLY
         incq %gs:REPORT_TICKS
         add %gs:REPORT_PERIOD, %rcx
@@ -111,20 +119,15 @@
         .endif
         .if \mode == PERIODIC
 /* The APIC holds one pending tick: those of further periods are lost, and the
- * grid moves on without them. rdx = lateness left. One of them may have been
- * pending all the same, behind the tick in service; it then comes more than
- * half a period early, and the grid takes it back (.Learly). */
+ * grid moves on without them. rdx = lateness left. One of them may be
+ * pending all the same, behind the tick in service; it then comes well before
+ * the moved grid's deadline, and is counted for the one before (.Learly). */
 .Llost_\@:
         incq %gs:REPORT_LOST
         add %gs:REPORT_PERIOD, %rcx
         mov %rcx, %gs:REPORT_NEXT
         sub %gs:REPORT_PERIOD, %rdx
         jae .Llost_\@
-        jmp .Lcaught_up_\@
-.Lnot_lost_\@:
-        decq %gs:REPORT_LOST
-        incq %gs:REPORT_TICKS
-        add %gs:REPORT_PERIOD, %rax
         jmp .Lcaught_up_\@
         .endif
         .globl \name\()_end

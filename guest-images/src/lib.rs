@@ -30,14 +30,8 @@ macro_rules! image {
 }
 
 static IMAGES: &[Image] = &[
-    image!(
-        "hello",
-        "says hello on the serial port and leaves, or fails as asked"
-    ),
-    image!(
-        "tick",
-        "re-arms the APIC timer and measures how late each tick is"
-    ),
+    image!("hello", "says hello on the serial port and leaves, or fails as asked"),
+    image!("tick", "re-arms the APIC timer and measures how late each tick is"),
     image!("busy", "counts in user mode and never halts"),
     image!("ipi", "passes IPIs round a ring of vCPUs that sleep in HLT"),
     image!("halt", "checks what ends a HLT"),

@@ -92,12 +92,7 @@ fn word(page: &[u8; REPORT_BYTES], offset: usize) -> u64 {
 }
 
 fn half(page: &[u8; REPORT_BYTES], offset: usize) -> u32 {
-    let bytes = [
-        page[offset],
-        page[offset + 1],
-        page[offset + 2],
-        page[offset + 3],
-    ];
+    let bytes = [page[offset], page[offset + 1], page[offset + 2], page[offset + 3]];
     u32::from_le_bytes(bytes)
 }
 
@@ -136,9 +131,7 @@ impl Report {
     /// Ticks in the histogram.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.histogram
-            .iter()
-            .fold(0, |sum, &count| sum.saturating_add(count))
+        self.histogram.iter().fold(0, |sum, &count| sum.saturating_add(count))
     }
 
     /// The lateness in TSC cycles that the share `q` (0 to 1, clamped) of the

@@ -11,10 +11,7 @@ const LARGEST: usize = 16 * 1024;
 const LONGEST_TICK: usize = 40;
 
 fn word(bytes: &[u8], at: usize, width: usize) -> u64 {
-    bytes[at..at + width]
-        .iter()
-        .rev()
-        .fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+    bytes[at..at + width].iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
 struct Segment {
@@ -30,11 +27,7 @@ fn segments(elf: &[u8]) -> Vec<Segment> {
     (0..count)
         .map(|index| {
             let at = (table + index * width) as usize;
-            assert_eq!(
-                word(elf, at + 16, 8),
-                word(elf, at + 24, 8),
-                "virtual is physical"
-            );
+            assert_eq!(word(elf, at + 16, 8), word(elf, at + 24, 8), "virtual is physical");
             Segment {
                 kind: word(elf, at, 4),
                 offset: word(elf, at + 8, 8) as usize,
@@ -47,17 +40,12 @@ fn segments(elf: &[u8]) -> Vec<Segment> {
 }
 
 fn loaded(elf: &[u8]) -> Vec<Segment> {
-    segments(elf)
-        .into_iter()
-        .filter(|segment| segment.kind == 1)
-        .collect()
+    segments(elf).into_iter().filter(|segment| segment.kind == 1).collect()
 }
 
 /// Descriptor of the PVH note (type 18, owner "Xen").
 fn pvh_entry(elf: &[u8]) -> Option<u64> {
-    let note = segments(elf)
-        .into_iter()
-        .find(|segment| segment.kind == 4)?;
+    let note = segments(elf).into_iter().find(|segment| segment.kind == 4)?;
     let bytes = &elf[note.offset..note.offset + note.file_bytes];
     let is_pvh = word(bytes, 0, 4) == 4 && word(bytes, 8, 4) == 18 && &bytes[12..16] == b"Xen\0";
     is_pvh.then(|| word(bytes, 16, 4))
@@ -71,19 +59,13 @@ fn with_symbols(image: &Image) -> PathBuf {
 /// objdump.
 fn disassemble(test: &str, image: &Image) -> Option<String> {
     let mut command = Command::new("objdump");
-    command
-        .args(["-d", "--no-show-raw-insn"])
-        .arg(with_symbols(image));
+    command.args(["-d", "--no-show-raw-insn"]).arg(with_symbols(image));
     let Ok(output) = command.output() else {
         eprintln!("skipped: no objdump: {test}");
         return None;
     };
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Some(String::from_utf8(output.stdout).unwrap())
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).expect("objdump writes ASCII"))
 }
 
 #[test]
@@ -99,18 +81,8 @@ fn every_image_is_found_by_its_name() {
 fn images_are_small_elf64_executables_for_x86_64() {
     for image in guest_images::all() {
         assert_eq!(&image.elf[..6], b"\x7fELF\x02\x01", "{}", image.name);
-        assert_eq!(
-            (word(image.elf, 16, 2), word(image.elf, 18, 2)),
-            (2, 62),
-            "{}",
-            image.name
-        );
-        assert!(
-            image.elf.len() < LARGEST,
-            "{}: {} bytes",
-            image.name,
-            image.elf.len()
-        );
+        assert_eq!((word(image.elf, 16, 2), word(image.elf, 18, 2)), (2, 62), "{}", image.name);
+        assert!(image.elf.len() < LARGEST, "{}: {} bytes", image.name, image.elf.len());
     }
 }
 
@@ -121,11 +93,7 @@ fn segments_lie_between_two_mib_and_the_report_pages() {
         assert!(!loaded.is_empty());
         for segment in loaded {
             assert!(segment.address >= BASE, "{}", image.name);
-            assert!(
-                segment.address + segment.memory_bytes <= REPORT_BASE,
-                "{}",
-                image.name
-            );
+            assert!(segment.address + segment.memory_bytes <= REPORT_BASE, "{}", image.name);
             assert!(segment.file_bytes as u64 <= segment.memory_bytes);
         }
     }
@@ -139,11 +107,7 @@ fn both_entries_are_in_code() {
         let range = code.address..code.address + code.memory_bytes;
         let linux = word(image.elf, 24, 8);
         let pvh = pvh_entry(image.elf).expect("a PVH note");
-        assert!(
-            range.contains(&linux) && range.contains(&pvh),
-            "{}",
-            image.name
-        );
+        assert!(range.contains(&linux) && range.contains(&pvh), "{}", image.name);
         assert_ne!(linux, pvh, "one is 64-bit code, the other 32-bit");
     }
 }
@@ -156,10 +120,7 @@ fn no_vector_or_fpu_instruction() {
         };
         for line in text.lines() {
             let banned = ["%xmm", "%ymm", "%zmm", "%mm", "%st"];
-            assert!(
-                !banned.iter().any(|register| line.contains(register)),
-                "{line}"
-            );
+            assert!(!banned.iter().any(|register| line.contains(register)), "{line}");
         }
     }
 }
@@ -174,10 +135,7 @@ struct Instruction {
 
 fn function(text: &str, name: &str) -> Vec<Instruction> {
     let (start, end) = (format!("<{name}>:"), format!("<{name}_end>:"));
-    let body = text
-        .lines()
-        .skip_while(|line| !line.ends_with(&start))
-        .skip(1);
+    let body = text.lines().skip_while(|line| !line.ends_with(&start)).skip(1);
     body.take_while(|line| !line.ends_with(&end))
         .filter_map(|line| {
             let (address, rest) = line.trim().split_once(":\t")?;
@@ -198,11 +156,9 @@ fn longest(code: &[Instruction], at: usize, path: &mut Vec<usize>) -> Option<usi
     }
     let instruction = &code[at];
     let jump = || {
-        let target = instruction.operands.split(' ').next().unwrap();
-        let target = u64::from_str_radix(target, 16).unwrap();
-        code.iter()
-            .position(|other| other.address == target)
-            .expect("a jump inside")
+        let target = instruction.operands.split(' ').next().expect("split is never empty");
+        let target = u64::from_str_radix(target, 16).expect("a hexadecimal target");
+        code.iter().position(|other| other.address == target).expect("a jump inside")
     };
     let next = match instruction.mnemonic.as_str() {
         "iretq" => return Some(1),
@@ -212,10 +168,7 @@ fn longest(code: &[Instruction], at: usize, path: &mut Vec<usize>) -> Option<usi
         _ => vec![at + 1],
     };
     path.push(at);
-    let rest = next
-        .into_iter()
-        .filter_map(|next| longest(code, next, path))
-        .max();
+    let rest = next.into_iter().filter_map(|next| longest(code, next, path)).max();
     path.pop();
     rest.map(|rest| rest + 1)
 }
@@ -234,10 +187,7 @@ fn a_tick_takes_at_most_forty_instructions() {
             let length = longest(&code, 0, &mut Vec::new()).expect("an IRETQ");
             println!("{name}: {length}");
             // A way over 20 or so shows that the walk did not end early.
-            assert!(
-                (20..=LONGEST_TICK).contains(&length),
-                "{name}: {length} instructions"
-            );
+            assert!((20..=LONGEST_TICK).contains(&length), "{name}: {length} instructions");
         }
     }
 }

@@ -29,14 +29,14 @@ fn page_of(late: &[u64]) -> Page {
     set(&mut page, 0x30, late.iter().copied().max().unwrap_or(0), 8);
     for &cycles in late {
         let at = 0x80 + 4 * bucket_of(cycles);
-        let count = u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) + 1;
+        let count = u32::from_le_bytes(page[at..at + 4].try_into().expect("four bytes")) + 1;
         set(&mut page, at, u64::from(count), 4);
     }
     page
 }
 
 fn report_of(late: &[u64]) -> Report {
-    Report::decode(&page_of(late)).unwrap()
+    Report::decode(&page_of(late)).expect("a page of this layout")
 }
 
 /// xorshift64*, so that the sequence is the same everywhere.
@@ -55,10 +55,7 @@ impl Random {
 fn each_field_is_read_from_its_offset() {
     let mut page = page();
     set(&mut page, 0x0c, 7, 4);
-    for (index, at) in [0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40]
-        .into_iter()
-        .enumerate()
-    {
+    for (index, at) in [0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40].into_iter().enumerate() {
         set(&mut page, at, 0x1_0000_0000 + index as u64, 8);
     }
     set(&mut page, 0x60, 2, 4);
@@ -100,10 +97,7 @@ fn buckets_meet_without_gap_and_are_at_most_a_tenth_wide() {
         let top = bucket_top(index);
         assert_eq!(bucket_of(bottom), index);
         assert_eq!(bucket_of(top), index);
-        assert!(
-            top - bottom <= bottom / 10,
-            "bucket {index}: {bottom}..={top}"
-        );
+        assert!(top - bottom <= bottom / 10, "bucket {index}: {bottom}..={top}");
         bottom = top.wrapping_add(1);
     }
     assert_eq!(bottom, 0, "the last bucket ends at 2^64 - 1");
@@ -126,10 +120,7 @@ fn quantiles_are_within_a_tenth_and_never_below() {
         for q in [0.0, 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
             let rank = ((late.len() as f64 * q).ceil() as usize).max(1);
             let (exact, shown) = (late[rank - 1], report.quantile(q));
-            assert!(
-                shown >= exact && shown - exact <= exact / 10,
-                "{q}: {shown} for {exact}"
-            );
+            assert!(shown >= exact && shown - exact <= exact / 10, "{q}: {shown} for {exact}");
         }
         assert_eq!(report.quantile(1.0), late[late.len() - 1]);
     }
@@ -156,9 +147,7 @@ fn a_bucket_that_wraps_between_two_samples_still_counts() {
     let (mut first, mut second) = (page(), page());
     set(&mut first, 0x80, 0xffff_ffff, 4);
     set(&mut second, 0x80, 4, 4);
-    let delta = Report::decode(&second)
-        .unwrap()
-        .since(&Report::decode(&first).unwrap());
+    let delta = Report::decode(&second).unwrap().since(&Report::decode(&first).unwrap());
     assert_eq!(delta.histogram[0], 5);
 }
 
@@ -189,10 +178,7 @@ fn no_page_panics_whatever_the_guest_wrote() {
     let mut kept = report_of(&[]);
     for _ in 0..500 {
         let mut page = page();
-        for at in (0x0c..0x50)
-            .step_by(4)
-            .chain((0x80..REPORT_BYTES).step_by(4))
-        {
+        for at in (0x0c..0x50).step_by(4).chain((0x80..REPORT_BYTES).step_by(4)) {
             set(&mut page, at, random.next(), 4);
         }
         let report = Report::decode(&page).unwrap();
