@@ -1,6 +1,7 @@
 //! Random operations against a flat oracle: a list of all armed timers. The world has no tick:
 //! a slot does something only when the host timer that it armed itself fires, or when it is told.
 //! So a timer that fires late, early, twice or never shows a missing wakeup or notice at once.
+#![allow(clippy::unwrap_used)] // a test: a panic is its way to fail
 
 use proptest::prelude::*;
 use tmigr::{Expire, Expired, GroupView, Hierarchy, Next, Notice, Slot};

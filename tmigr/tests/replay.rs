@@ -1,4 +1,5 @@
 //! Replays the traces and compares the answers byte by byte with what a reference answers.
+#![allow(clippy::unwrap_used)] // a test: a panic is its way to fail
 
 #[path = "../examples/replay/interpreter.rs"]
 mod interpreter;

@@ -1,6 +1,7 @@
 //! Real threads on one hierarchy, with a clock of their own: each owns some slots, and does
 //! something for a slot only when the host timer that it armed fires, or when it is told. At the
 //! end every timer has fired exactly once.
+#![allow(clippy::unwrap_used)] // a test: a panic is its way to fail
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};

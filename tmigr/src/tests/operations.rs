@@ -190,3 +190,22 @@ fn a_requeue_tells_the_migrator_of_the_level() {
     let _ = tree.handle_remote(Slot(9), 300, &mut Script::default());
     assert_eq!(tree.responsibility(Slot(9)), None);
 }
+
+#[test]
+fn the_event_of_an_active_group_stays_out_of_its_parent() {
+    let tree = tree::<8>(9, 1);
+    assert_eq!(tree.new_timer(Slot(1), Some(100)).first, None);
+    let next: Vec<_> = tree.groups().iter().map(|group| group.next).collect();
+    assert_eq!(next, [Some(100), None, None]);
+}
+
+#[test]
+fn a_group_that_is_active_again_is_ignored_above() {
+    let tree = tree::<8>(9, 9);
+    assert_eq!(first(&tree, 8, Some(100)), None);
+    let _ = tree.activate(Slot(8));
+    assert_eq!(tree.responsibility(Slot(0)), Some(100), "stale, too early");
+    let mut script = Script::default();
+    let _ = tree.handle_remote(Slot(0), 50, &mut script);
+    assert_eq!((script.expired.len(), tree.responsibility(Slot(0))), (0, None));
+}

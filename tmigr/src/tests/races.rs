@@ -20,11 +20,23 @@ impl Start {
     }
 }
 
+/// Whose thread fails lets the other go, so that the failure is seen.
+struct LetGo<'a>([&'a Start; 3]);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.iter().for_each(|start| start.0.store(usize::MAX / 2, Ordering::SeqCst));
+        }
+    }
+}
+
 fn in_rounds(one: impl Fn(u64) + Sync, other: impl Fn(u64) + Sync, check: impl Fn(u64) + Sync) {
     let (start, end) = (Start(AtomicUsize::new(0)), Start(AtomicUsize::new(0)));
     let checked = Start(AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _guard = LetGo([&start, &end, &checked]);
             for round in 0..ROUNDS {
                 start.together(round);
                 other(round);
@@ -32,6 +44,7 @@ fn in_rounds(one: impl Fn(u64) + Sync, other: impl Fn(u64) + Sync, check: impl F
                 checked.together(round);
             }
         });
+        let _guard = LetGo([&start, &end, &checked]);
         for round in 0..ROUNDS {
             start.together(round);
             one(round);
