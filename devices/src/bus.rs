@@ -104,14 +104,7 @@ impl Table {
                 taken_end: taken.end,
             });
         }
-        self.0.insert(
-            at,
-            Slot {
-                start,
-                end,
-                device: Mutex::new(device),
-            },
-        );
+        self.0.insert(at, Slot { start, end, device: Mutex::new(device) });
         Ok(())
     }
 
@@ -119,10 +112,7 @@ impl Table {
     fn find(&self, address: u64, len: usize) -> Option<(&Slot, u64)> {
         let last = address.checked_add(u64::try_from(len).ok()?.checked_sub(1)?)?;
         let at = self.0.partition_point(|slot| slot.end < address);
-        let slot = self
-            .0
-            .get(at)
-            .filter(|slot| slot.start <= address && last <= slot.end)?;
+        let slot = self.0.get(at).filter(|slot| slot.start <= address && last <= slot.end)?;
         Some((slot, address - slot.start))
     }
 
@@ -131,20 +121,14 @@ impl Table {
             data.fill(0xff);
             return Outcome::Unclaimed;
         };
-        slot.device
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read(offset, data)
+        slot.device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data)
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Outcome {
         let Some((slot, offset)) = self.find(address, data.len()) else {
             return Outcome::Unclaimed;
         };
-        slot.device
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(offset, data)
+        slot.device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data)
     }
 }
 
@@ -171,8 +155,7 @@ impl BusBuilder {
         range: RangeInclusive<u16>,
         device: Box<dyn Device>,
     ) -> Result<Self, BusError> {
-        self.pio
-            .insert(u64::from(*range.start())..=u64::from(*range.end()), device)?;
+        self.pio.insert(u64::from(*range.start())..=u64::from(*range.end()), device)?;
         Ok(self)
     }
 

@@ -45,10 +45,7 @@ mod tests {
     fn write_of_each_width_ends_the_vm_with_its_value() {
         assert_eq!(DebugExit.write(0, &[0x21]), Outcome::Exit(0x21));
         assert_eq!(DebugExit.write(0, &[0x21, 0x43]), Outcome::Exit(0x4321));
-        assert_eq!(
-            DebugExit.write(0, &[1, 2, 3, 4]),
-            Outcome::Exit(0x0403_0201)
-        );
+        assert_eq!(DebugExit.write(0, &[1, 2, 3, 4]), Outcome::Exit(0x0403_0201));
     }
 
     #[test]

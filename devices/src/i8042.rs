@@ -31,11 +31,7 @@ impl Device for I8042 {
         for (i, byte) in data.iter_mut().enumerate() {
             let at = offset.saturating_add(i as u64);
             // Status: output buffer empty, so no data; input buffer empty, so ready for a command.
-            *byte = if matches!(at, DATA | STATUS_AND_COMMAND) {
-                0
-            } else {
-                0xff
-            };
+            *byte = if matches!(at, DATA | STATUS_AND_COMMAND) { 0 } else { 0xff };
         }
         Outcome::None
     }

@@ -46,9 +46,7 @@ impl<W: Write + Send> SerialPort<W> {
     /// A port after reset.
     #[must_use]
     pub fn new(out: W) -> Self {
-        SerialPort {
-            uart: Serial::new(NoLine, out),
-        }
+        SerialPort { uart: Serial::new(NoLine, out) }
     }
 
     /// The output's writer.

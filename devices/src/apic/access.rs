@@ -56,11 +56,7 @@ impl LocalApic {
             IA32_APIC_BASE => {
                 let old = self.base.mode();
                 self.set_base(value)?;
-                Ok(if self.base.mode() == old {
-                    Effect::None
-                } else {
-                    Effect::Routing
-                })
+                Ok(if self.base.mode() == old { Effect::None } else { Effect::Routing })
             }
             IA32_TSC_DEADLINE if self.config.tsc_deadline => {
                 self.advance(now);
@@ -99,10 +95,9 @@ impl LocalApic {
     /// Writes the register page. Ignored but for a 4-byte access to a writable register, at a
     /// multiple of 16, in xAPIC mode; reserved bits are dropped.
     pub fn write_mmio(&mut self, offset: u64, data: &[u8], now: Moment) -> Effect {
-        let (Some(register), Ok(bytes)) = (
-            self.mmio_register(offset, data.len()),
-            <[u8; 4]>::try_from(data),
-        ) else {
+        let (Some(register), Ok(bytes)) =
+            (self.mmio_register(offset, data.len()), <[u8; 4]>::try_from(data))
+        else {
             return Effect::None;
         };
         let value = u32::from_le_bytes(bytes);
@@ -153,10 +148,7 @@ impl LocalApic {
         match register {
             regs::ID => Ok(u64::from(self.config.id)),
             regs::ICR => Ok(self.icr),
-            _ => self
-                .read_common(register, now)
-                .map(u64::from)
-                .ok_or(GeneralProtection),
+            _ => self.read_common(register, now).map(u64::from).ok_or(GeneralProtection),
         }
     }
 

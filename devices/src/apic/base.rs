@@ -59,10 +59,6 @@ impl ApicBase {
             (self.mode(), next.mode()),
             (ApicMode::Disabled, ApicMode::X2apic) | (ApicMode::X2apic, ApicMode::Xapic)
         );
-        if reserved || no_such_mode || illegal {
-            Err(GeneralProtection)
-        } else {
-            Ok(next)
-        }
+        if reserved || no_such_mode || illegal { Err(GeneralProtection) } else { Ok(next) }
     }
 }

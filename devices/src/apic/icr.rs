@@ -110,15 +110,7 @@ pub(super) fn command(icr: u64, x2apic: bool) -> Command {
         Target::All => matches!(mode, DeliveryMode::Fixed | DeliveryMode::InitDeassert),
         Target::AllButSelf | Target::Physical { .. } | Target::Logical { .. } => true,
     };
-    if valid {
-        Command::Send(Ipi {
-            mode,
-            vector,
-            target,
-        })
-    } else {
-        Command::Nothing
-    }
+    if valid { Command::Send(Ipi { mode, vector, target }) } else { Command::Nothing }
 }
 
 /// A write to the self IPI register (SDM 12.12.11).
@@ -126,11 +118,7 @@ pub(super) fn self_ipi(vector: u8) -> Command {
     if vector < FIRST_LEGAL_VECTOR {
         return Command::IllegalVector;
     }
-    Command::Send(Ipi {
-        mode: DeliveryMode::Fixed,
-        vector,
-        target: Target::OnlySelf,
-    })
+    Command::Send(Ipi { mode: DeliveryMode::Fixed, vector, target: Target::OnlySelf })
 }
 
 fn delivery_mode(icr: u64) -> Option<DeliveryMode> {
@@ -154,13 +142,7 @@ fn target(icr: u64, x2apic: bool) -> Target {
         0b01 => Target::OnlySelf,
         0b10 => Target::All,
         0b11 => Target::AllButSelf,
-        _ if icr & (1 << 11) != 0 => Target::Logical {
-            destination,
-            x2apic,
-        },
-        _ => Target::Physical {
-            destination,
-            x2apic,
-        },
+        _ if icr & (1 << 11) != 0 => Target::Logical { destination, x2apic },
+        _ => Target::Physical { destination, x2apic },
     }
 }

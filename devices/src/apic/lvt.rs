@@ -57,17 +57,11 @@ pub(super) struct Lvt {
 
 impl Lvt {
     pub(super) fn new(tsc_deadline: bool) -> Self {
-        Lvt {
-            entries: [MASKED; 6],
-            tsc_deadline,
-        }
+        Lvt { entries: [MASKED; 6], tsc_deadline }
     }
 
     pub(super) fn reset(&mut self) {
-        let Lvt {
-            entries,
-            tsc_deadline: _,
-        } = self;
+        let Lvt { entries, tsc_deadline: _ } = self;
         *entries = [MASKED; 6];
     }
 

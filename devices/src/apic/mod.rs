@@ -202,11 +202,7 @@ impl LocalApic {
     /// (15:0), both from the ID (SDM 12.12.10.2).
     #[must_use]
     pub fn ldr(&self) -> u32 {
-        if self.is_x2apic() {
-            x2apic_ldr(self.config.id)
-        } else {
-            self.ldr
-        }
+        if self.is_x2apic() { x2apic_ldr(self.config.id) } else { self.ldr }
     }
 
     /// The destination format register. Without meaning in x2APIC mode.
@@ -234,9 +230,7 @@ impl LocalApic {
     /// masked. Computed when the timer is armed, so this costs nothing.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        self.timer
-            .expiry()
-            .filter(|_| !self.lvt.masked(Entry::Timer))
+        self.timer.expiry().filter(|_| !self.lvt.masked(Entry::Timer))
     }
 
     /// Lets the timer fire if it is due; true if it caused an interrupt.
@@ -267,9 +261,7 @@ impl LocalApic {
         if !self.enabled() {
             return None;
         }
-        self.irr
-            .highest()
-            .filter(|vector| class(*vector) > class(self.ppr()))
+        self.irr.highest().filter(|vector| class(*vector) > class(self.ppr()))
     }
 
     /// The processor has taken this vector: it moves from IRR to ISR. A vector that is not in IRR is
@@ -305,11 +297,7 @@ impl LocalApic {
     /// The processor-priority register (SDM 12.8.3.1).
     fn ppr(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
-        if class(self.tpr) >= class(in_service) {
-            self.tpr
-        } else {
-            in_service & 0xf0
-        }
+        if class(self.tpr) >= class(in_service) { self.tpr } else { in_service & 0xf0 }
     }
 
     /// Enabled, by IA32_APIC_BASE and by SVR.

@@ -44,11 +44,7 @@ impl Place {
         let x2apic = apic.is_x2apic();
         Place {
             id: apic.id(),
-            logical: if x2apic {
-                0
-            } else {
-                ((apic.ldr() & LDR_LOGICAL_ID) >> 24) as u8
-            },
+            logical: if x2apic { 0 } else { ((apic.ldr() & LDR_LOGICAL_ID) >> 24) as u8 },
             flat: apic.dfr() & DFR_MODEL == DFR_MODEL,
             x2apic,
             present: x2apic || apic.mmio_base().is_some(),
@@ -135,29 +131,19 @@ impl Routing {
         let n = self.entries.len();
         let (start, left) = match ipi.target {
             Target::OnlySelf => (sender_index, usize::from(sender_index < n)),
-            Target::Physical {
-                destination,
-                x2apic,
-            } if !is_broadcast(destination, x2apic) && self.is_at_own_index(destination) => {
+            Target::Physical { destination, x2apic }
+                if !is_broadcast(destination, x2apic) && self.is_at_own_index(destination) =>
+            {
                 (destination as usize, 1)
             }
             _ if one && n > 0 => (self.turn.fetch_add(1, Ordering::Relaxed) % n, n),
             _ => (0, n),
         };
-        Targets {
-            routing: self,
-            sender: sender_index,
-            target: ipi.target,
-            one,
-            at: start,
-            left,
-        }
+        Targets { routing: self, sender: sender_index, target: ipi.target, one, at: start, left }
     }
 
     fn place(&self, index: usize) -> Option<Place> {
-        self.entries
-            .get(index)
-            .map(|entry| Place::unpack(entry.load(Ordering::Acquire)))
+        self.entries.get(index).map(|entry| Place::unpack(entry.load(Ordering::Acquire)))
     }
 
     fn is_at_own_index(&self, id: u32) -> bool {
@@ -166,12 +152,7 @@ impl Routing {
 }
 
 fn is_broadcast(destination: u32, x2apic: bool) -> bool {
-    destination
-        == if x2apic {
-            X2APIC_BROADCAST
-        } else {
-            XAPIC_BROADCAST
-        }
+    destination == if x2apic { X2APIC_BROADCAST } else { XAPIC_BROADCAST }
 }
 
 /// The vCPUs that an interrupt is for, in ascending order but for
@@ -196,14 +177,12 @@ impl Targets<'_> {
             Target::OnlySelf => index == self.sender,
             Target::All => true,
             Target::AllButSelf => index != self.sender,
-            Target::Physical {
-                destination,
-                x2apic,
-            } => is_broadcast(destination, x2apic) || destination == place.id,
-            Target::Logical {
-                destination,
-                x2apic,
-            } => is_broadcast(destination, x2apic) || place.accepts_logical(destination),
+            Target::Physical { destination, x2apic } => {
+                is_broadcast(destination, x2apic) || destination == place.id
+            }
+            Target::Logical { destination, x2apic } => {
+                is_broadcast(destination, x2apic) || place.accepts_logical(destination)
+            }
         }
     }
 }
@@ -215,11 +194,7 @@ impl Iterator for Targets<'_> {
         while self.left > 0 {
             let index = self.at;
             self.left -= 1;
-            self.at = if index + 1 < self.routing.entries.len() {
-                index + 1
-            } else {
-                0
-            };
+            self.at = if index + 1 < self.routing.entries.len() { index + 1 } else { 0 };
             if self.wants(index) {
                 if self.one {
                     self.left = 0;

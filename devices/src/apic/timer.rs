@@ -77,15 +77,7 @@ impl Timer {
     }
 
     pub(super) fn reset(&mut self) {
-        let Timer {
-            hz: _,
-            tsc_khz: _,
-            mode,
-            initial,
-            divide,
-            run,
-            expiry,
-        } = self;
+        let Timer { hz: _, tsc_khz: _, mode, initial, divide, run, expiry } = self;
         *mode = Mode::OneShot;
         *initial = 0;
         *divide = 0;
@@ -238,9 +230,7 @@ impl Timer {
     }
 
     fn ns_of_ticks(&self, origin: u64, ticks: u128) -> u64 {
-        let ns = ticks
-            .saturating_mul(NS_PER_SECOND * self.divisor())
-            .div_ceil(u128::from(self.hz));
+        let ns = ticks.saturating_mul(NS_PER_SECOND * self.divisor()).div_ceil(u128::from(self.hz));
         u64::try_from(ns).map_or(u64::MAX, |ns| origin.saturating_add(ns))
     }
 

@@ -46,13 +46,7 @@ fn device_sees_offsets_into_its_own_range() {
 
 #[test]
 fn overlap_is_refused_on_either_side_and_inside() {
-    for range in [
-        0x0f..=0x10,
-        0x1f..=0x20,
-        0x12..=0x13,
-        0x00..=0xff,
-        0x10..=0x1f,
-    ] {
+    for range in [0x0f..=0x10, 0x1f..=0x20, 0x12..=0x13, 0x00..=0xff, 0x10..=0x1f] {
         let builder = built(BusBuilder::new().pio(0x10..=0x1f, probe()));
         let error = builder.pio(range.clone(), probe()).err();
         assert_eq!(
@@ -81,13 +75,7 @@ fn neighbours_are_no_overlap() {
 #[allow(clippy::reversed_empty_ranges)]
 fn empty_range_is_refused() {
     let error = BusBuilder::new().mmio(0x20..=0x1f, probe()).err();
-    assert_eq!(
-        error,
-        Some(BusError::Empty {
-            start: 0x20,
-            end: 0x1f
-        })
-    );
+    assert_eq!(error, Some(BusError::Empty { start: 0x20, end: 0x1f }));
 }
 
 #[test]

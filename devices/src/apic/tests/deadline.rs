@@ -31,17 +31,11 @@ fn value_reads_as_zero_from_the_expiry_on_even_if_nobody_advanced() {
 
 #[test]
 fn conversion_rounds_up() {
-    let mut apic = x2apic_of(ApicConfig {
-        tsc_khz: 3_000_000,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { tsc_khz: 3_000_000, ..CONFIG });
     set(&mut apic, LVT_TIMER, 0x40 | DEADLINE_MODE);
     for (cycles, ns) in [(1, 1), (3, 1), (4, 2), (3_000_000_000, 1_000_000_000)] {
         let now = Moment { ns: 10, tsc: 100 };
-        assert_eq!(
-            apic.write_msr(TSC_DEADLINE, 100 + cycles, now),
-            Ok(Effect::None)
-        );
+        assert_eq!(apic.write_msr(TSC_DEADLINE, 100 + cycles, now), Ok(Effect::None));
         assert_eq!(apic.deadline(), Some(10 + ns), "{cycles}");
     }
 }
@@ -84,10 +78,7 @@ fn expiry_just_before_the_guest_writes_anew_is_not_lost() {
 
 #[test]
 fn largest_deadline_saturates_to_never() {
-    let mut apic = x2apic_of(ApicConfig {
-        tsc_khz: 0,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { tsc_khz: 0, ..CONFIG });
     set(&mut apic, LVT_TIMER, 0x40 | DEADLINE_MODE);
     set_at(&mut apic, TSC_DEADLINE, u64::MAX, 1);
     assert_eq!(apic.deadline(), Some(u64::MAX));
@@ -98,18 +89,9 @@ fn largest_deadline_saturates_to_never() {
 #[test]
 fn host_time_that_comes_before_the_tsc_value_is_no_expiry() {
     let mut apic = armed(3000, at(1000));
-    assert!(!apic.advance(Moment {
-        ns: 1500,
-        tsc: 2990
-    }));
+    assert!(!apic.advance(Moment { ns: 1500, tsc: 2990 }));
     assert_eq!(apic.deadline(), Some(1505));
-    assert!(
-        apic.advance(Moment {
-            ns: 1504,
-            tsc: 3000
-        }),
-        "the TSC decides"
-    );
+    assert!(apic.advance(Moment { ns: 1504, tsc: 3000 }), "the TSC decides");
 }
 
 #[test]
@@ -154,10 +136,7 @@ fn masked_deadline_keeps_no_host_timer_and_is_lost_when_it_passes() {
 
 #[test]
 fn mode_not_offered_raises_gp() {
-    let mut apic = x2apic_of(ApicConfig {
-        tsc_deadline: false,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { tsc_deadline: false, ..CONFIG });
     assert!(refused(&mut apic, TSC_DEADLINE, 3000));
     assert!(apic.read_msr(TSC_DEADLINE, at(0)).is_err());
 }

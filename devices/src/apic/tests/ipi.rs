@@ -11,10 +11,7 @@ const ALL_BUT_SELF: u64 = 0b11 << 18;
 const INIT: u64 = 0b101 << 8;
 
 fn sent(icr: u64) -> Option<Ipi> {
-    match x2apic()
-        .write_msr(ICR, icr, at(0))
-        .expect("no reserved bits")
-    {
+    match x2apic().write_msr(ICR, icr, at(0)).expect("no reserved bits") {
         Effect::Ipi(ipi) => Some(ipi),
         Effect::None => None,
         Effect::Routing => panic!("an IPI moves nothing"),
@@ -39,55 +36,28 @@ fn every_delivery_mode_is_decoded() {
     for (icr, mode) in expected {
         assert_eq!(sent(icr).map(|ipi| ipi.mode), mode, "{icr:#x}");
     }
-    assert_eq!(
-        sent(6 << 8 | 0x05).map(|ipi| ipi.vector),
-        Some(5),
-        "SIPI takes any vector"
-    );
+    assert_eq!(sent(6 << 8 | 0x05).map(|ipi| ipi.vector), Some(5), "SIPI takes any vector");
 }
 
 #[test]
 fn every_destination_form_is_decoded() {
     let far = 0x0123_4567_u64 << 32;
     let expected = [
-        (
-            far | 0x40,
-            Target::Physical {
-                destination: 0x0123_4567,
-                x2apic: true,
-            },
-        ),
-        (
-            far | 0x40 | LOGICAL,
-            Target::Logical {
-                destination: 0x0123_4567,
-                x2apic: true,
-            },
-        ),
+        (far | 0x40, Target::Physical { destination: 0x0123_4567, x2apic: true }),
+        (far | 0x40 | LOGICAL, Target::Logical { destination: 0x0123_4567, x2apic: true }),
         (far | 0x40 | ONLY_SELF, Target::OnlySelf),
         (far | 0x40 | ALL, Target::All),
         (far | 0x40 | ALL_BUT_SELF | LOGICAL, Target::AllButSelf),
     ];
     for (icr, target) in expected {
-        let ipi = Ipi {
-            mode: DeliveryMode::Fixed,
-            vector: 0x40,
-            target,
-        };
+        let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x40, target };
         assert_eq!(sent(icr), Some(ipi), "{icr:#x}");
     }
 }
 
 #[test]
 fn shorthands_send_only_what_the_manual_lets_them() {
-    let modes = [
-        0x40,
-        0x40 | 1 << 8,
-        4 << 8,
-        INIT | ASSERT,
-        6 << 8,
-        INIT | LEVEL,
-    ];
+    let modes = [0x40, 0x40 | 1 << 8, 4 << 8, INIT | ASSERT, 6 << 8, INIT | LEVEL];
     let with = |shorthand: u64| modes.map(|mode| sent(mode | shorthand).is_some());
     assert_eq!(with(ONLY_SELF), [true, false, false, false, false, false]);
     assert_eq!(with(ALL), [true, false, false, false, false, true]);
@@ -98,15 +68,8 @@ fn shorthands_send_only_what_the_manual_lets_them() {
 fn xapic_sends_on_the_low_half_to_the_destination_in_the_high_half() {
     let mut apic = xapic();
     assert_eq!(poke(&mut apic, 0x310, 0x0501_0203), Effect::None);
-    let target = Target::Physical {
-        destination: 5,
-        x2apic: false,
-    };
-    let ipi = Ipi {
-        mode: DeliveryMode::Fixed,
-        vector: 0x41,
-        target,
-    };
+    let target = Target::Physical { destination: 5, x2apic: false };
+    let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x41, target };
     assert_eq!(poke(&mut apic, 0x300, 0xfff3_3041), Effect::Ipi(ipi));
     assert_eq!(peek(&mut apic, 0x300), 0x0000_0041);
     assert_eq!(peek(&mut apic, 0x310), 0x0500_0000);
@@ -130,12 +93,7 @@ fn x2apic_refuses_reserved_bits() {
 
 #[test]
 fn illegal_vector_is_not_sent_and_noted() {
-    for msr_value in [
-        (ICR, 0x0f),
-        (ICR, 0x0f | 1 << 8),
-        (ICR, ONLY_SELF),
-        (SELF_IPI, 0x0f),
-    ] {
+    for msr_value in [(ICR, 0x0f), (ICR, 0x0f | 1 << 8), (ICR, ONLY_SELF), (SELF_IPI, 0x0f)] {
         let mut apic = x2apic();
         set(&mut apic, msr_value.0, msr_value.1);
         set(&mut apic, ESR, 0);
@@ -145,15 +103,8 @@ fn illegal_vector_is_not_sent_and_noted() {
 
 #[test]
 fn self_ipi_is_a_fixed_interrupt_to_the_sender() {
-    let ipi = Ipi {
-        mode: DeliveryMode::Fixed,
-        vector: 0x77,
-        target: Target::OnlySelf,
-    };
-    assert_eq!(
-        x2apic().write_msr(SELF_IPI, 0x77, at(0)),
-        Ok(Effect::Ipi(ipi))
-    );
+    let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x77, target: Target::OnlySelf };
+    assert_eq!(x2apic().write_msr(SELF_IPI, 0x77, at(0)), Ok(Effect::Ipi(ipi)));
     assert!(refused(&mut x2apic(), SELF_IPI, 0x177));
 }
 

@@ -45,10 +45,7 @@ const CONFIG: ApicConfig = ApicConfig {
 
 /// `ns` after the start, on a machine whose TSC runs at 2 GHz.
 fn at(ns: u64) -> Moment {
-    Moment {
-        ns,
-        tsc: ns.saturating_mul(2),
-    }
+    Moment { ns, tsc: ns.saturating_mul(2) }
 }
 
 /// A software-enabled APIC in x2APIC mode.
@@ -58,8 +55,7 @@ fn x2apic() -> LocalApic {
 
 fn x2apic_of(config: ApicConfig) -> LocalApic {
     let mut apic = LocalApic::new(config);
-    apic.set_base(apic.base_msr() | 1 << 10)
-        .expect("a legal transition");
+    apic.set_base(apic.base_msr() | 1 << 10).expect("a legal transition");
     set(&mut apic, SVR, 0x1ff);
     apic
 }
@@ -77,11 +73,7 @@ fn set(apic: &mut LocalApic, msr: u32, value: u64) {
 }
 
 fn set_at(apic: &mut LocalApic, msr: u32, value: u64, ns: u64) {
-    assert_eq!(
-        apic.write_msr(msr, value, at(ns)),
-        Ok(Effect::None),
-        "{msr:#x} <- {value:#x}"
-    );
+    assert_eq!(apic.write_msr(msr, value, at(ns)), Ok(Effect::None), "{msr:#x} <- {value:#x}");
 }
 
 fn get(apic: &mut LocalApic, msr: u32) -> u64 {

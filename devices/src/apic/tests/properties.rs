@@ -111,10 +111,7 @@ fn apply(apic: &mut LocalApic, inbox: &Inbox, now: &mut Moment, step: &Step) {
         }
         Step::Advance => {
             apic.advance(*now);
-            assert!(
-                apic.deadline()
-                    .is_none_or(|at| at > now.ns || at == u64::MAX)
-            );
+            assert!(apic.deadline().is_none_or(|at| at > now.ns || at == u64::MAX));
         }
         Step::Cr8(value) => apic.set_cr8(*value),
         Step::Init => apic.init_reset(),
@@ -136,34 +133,19 @@ fn check(apic: &LocalApic, now: Moment) {
     for set in [&apic.irr, &apic.isr] {
         assert!((0..16).all(|v| !set.contains(v)), "no vector below 16");
     }
-    let mut in_service: Vec<_> = (0..=255)
-        .filter(|v| apic.isr.contains(*v))
-        .map(class)
-        .collect();
+    let mut in_service: Vec<_> = (0..=255).filter(|v| apic.isr.contains(*v)).map(class).collect();
     let count = in_service.len();
     in_service.dedup();
-    assert_eq!(
-        in_service.len(),
-        count,
-        "at most one vector of a class is in service"
-    );
+    assert_eq!(in_service.len(), count, "at most one vector of a class is in service");
     if !apic.enabled() {
         assert_eq!((apic.deadline(), apic.next_vector()), (None, None));
     }
     let mut later = apic.clone();
     if later.deadline().is_none() {
-        let end = Moment {
-            ns: u64::MAX,
-            tsc: u64::MAX,
-        };
+        let end = Moment { ns: u64::MAX, tsc: u64::MAX };
         assert!(!later.advance(end), "what has no deadline never fires");
     } else {
-        assert!(
-            later.advance(Moment {
-                ns: u64::MAX,
-                tsc: u64::MAX
-            }) || illegal(apic)
-        );
+        assert!(later.advance(Moment { ns: u64::MAX, tsc: u64::MAX }) || illegal(apic));
         let _ = now;
     }
 }

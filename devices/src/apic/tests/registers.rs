@@ -64,29 +64,18 @@ fn x2apic_refuses_each_reserved_bit_and_takes_each_writable_one() {
         }
         let msr = 0x800 + (offset / 16) as u32;
         // Delivery status and remote IRR can be read only, which is no reason for #GP.
-        let read_only = if (0x320..=0x370).contains(&offset) {
-            0x5000
-        } else {
-            0
-        };
+        let read_only = if (0x320..=0x370).contains(&offset) { 0x5000 } else { 0 };
         for bit in 0..64 {
             let value = 1 << bit;
             let legal = value & u64::from(writable | read_only) != 0;
-            assert_eq!(
-                refused(&mut x2apic(), msr, value),
-                !legal,
-                "{msr:#x} bit {bit}"
-            );
+            assert_eq!(refused(&mut x2apic(), msr, value), !legal, "{msr:#x} bit {bit}");
         }
     }
 }
 
 #[test]
 fn lvt_timer_has_its_second_mode_bit_only_with_tsc_deadline() {
-    let without = ApicConfig {
-        tsc_deadline: false,
-        ..CONFIG
-    };
+    let without = ApicConfig { tsc_deadline: false, ..CONFIG };
     assert!(refused(&mut x2apic_of(without), LVT_TIMER, DEADLINE_MODE));
     assert!(!refused(&mut x2apic(), LVT_TIMER, DEADLINE_MODE));
     assert!(refused(&mut x2apic(), LVT_TIMER, DEADLINE_MODE | PERIODIC));
@@ -102,12 +91,8 @@ fn lvt_timer_has_its_second_mode_bit_only_with_tsc_deadline() {
 fn x2apic_read_only_and_absent_registers_raise_gp() {
     let mut apic = x2apic();
     let readable = |r: u32| matches!(r, 0x02 | 0x03 | 0x08 | 0x0a | 0x0d | 0x0f..=0x28 | 0x30 | 0x32..=0x39 | 0x3e);
-    let writable = |r: u32| {
-        matches!(
-            r,
-            0x08 | 0x0b | 0x0f | 0x28 | 0x30 | 0x32..=0x38 | 0x3e | 0x3f
-        )
-    };
+    let writable =
+        |r: u32| matches!(r, 0x08 | 0x0b | 0x0f | 0x28 | 0x30 | 0x32..=0x38 | 0x3e | 0x3f);
     for register in 0..=0xff {
         let read = apic.read_msr(0x800 + register, at(0));
         assert_eq!(read.is_ok(), readable(register), "read {register:#x}");
@@ -139,10 +124,7 @@ fn eoi_takes_zero_alone_in_x2apic_and_anything_in_xapic() {
 
 #[test]
 fn x2apic_shows_all_of_the_id_and_the_derived_ldr() {
-    let mut apic = x2apic_of(ApicConfig {
-        id: 0x0001_0123,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { id: 0x0001_0123, ..CONFIG });
     assert_eq!(get(&mut apic, 0x802), 0x0001_0123);
     assert_eq!(get(&mut apic, LDR), 0x1012_0008);
     assert_eq!(u64::from(apic.ldr()), get(&mut apic, LDR));
@@ -169,9 +151,7 @@ fn esr_shows_errors_only_after_a_write() {
 #[test]
 fn existing_read_only_registers_are_no_illegal_address() {
     let mut apic = xapic();
-    for offset in [
-        0x20, 0x30, 0x90, 0xa0, 0xb0, 0xc0, 0x100, 0x180, 0x270, 0x390,
-    ] {
+    for offset in [0x20, 0x30, 0x90, 0xa0, 0xb0, 0xc0, 0x100, 0x180, 0x270, 0x390] {
         let _ = poke(&mut apic, offset, 0);
         let _ = peek(&mut apic, offset);
     }
@@ -209,18 +189,7 @@ fn illegal_vector_of_the_error_interrupt_does_not_recurse() {
 fn mmio_of_other_widths_and_alignments_reads_zero_and_changes_nothing() {
     let mut apic = xapic();
     let _ = poke(&mut apic, 0x80, 0x40);
-    for offset in [
-        0x80,
-        0x81,
-        0x82,
-        0x84,
-        0x88,
-        0x8c,
-        0x7d,
-        0xfff,
-        0x1000,
-        u64::MAX,
-    ] {
+    for offset in [0x80, 0x81, 0x82, 0x84, 0x88, 0x8c, 0x7d, 0xfff, 0x1000, u64::MAX] {
         for len in [0, 1, 2, 3, 4, 5, 8, 16] {
             if (offset, len) == (0x80, 4) {
                 continue;

@@ -5,11 +5,7 @@ use super::*;
 const FIXED: DeliveryMode = DeliveryMode::Fixed;
 
 fn to(mode: DeliveryMode, target: Target) -> Ipi {
-    Ipi {
-        mode,
-        vector: 0x40,
-        target,
-    }
+    Ipi { mode, vector: 0x40, target }
 }
 
 fn resolved(routing: &Routing, sender: usize, target: Target) -> Vec<usize> {
@@ -17,17 +13,11 @@ fn resolved(routing: &Routing, sender: usize, target: Target) -> Vec<usize> {
 }
 
 fn physical(destination: u32, x2apic: bool) -> Target {
-    Target::Physical {
-        destination,
-        x2apic,
-    }
+    Target::Physical { destination, x2apic }
 }
 
 fn logical(destination: u32, x2apic: bool) -> Target {
-    Target::Logical {
-        destination,
-        x2apic,
-    }
+    Target::Logical { destination, x2apic }
 }
 
 /// `n` vCPUs in x2APIC mode.
@@ -45,10 +35,7 @@ fn xapic_routing(ldrs: &[u8], dfr: u32) -> Routing {
     for (id, ldr) in (0..).zip(ldrs) {
         let mut apic = LocalApic::new(ApicConfig { id, ..CONFIG });
         assert_eq!(poke(&mut apic, 0xe0, dfr), Effect::Routing);
-        assert_eq!(
-            poke(&mut apic, 0xd0, u32::from(*ldr) << 24),
-            Effect::Routing
-        );
+        assert_eq!(poke(&mut apic, 0xd0, u32::from(*ldr) << 24), Effect::Routing);
         routing.update(id as usize, &apic);
     }
     routing
@@ -70,10 +57,7 @@ fn physical_destination_is_an_id() {
             assert!(resolved(&routing, 0, physical(4, x2apic)).is_empty());
         }
     }
-    assert_eq!(
-        resolved(&x2apic_routing(300), 0, physical(299, true)),
-        [299]
-    );
+    assert_eq!(resolved(&x2apic_routing(300), 0, physical(299, true)), [299]);
 }
 
 #[test]
@@ -86,26 +70,13 @@ fn id_need_not_be_the_index() {
 
 #[test]
 fn broadcast_is_all_ones_in_the_width_of_the_senders_mode() {
-    for target in [
-        physical(0xff, false),
-        physical(u32::MAX, true),
-        logical(u32::MAX, true),
-    ] {
+    for target in [physical(0xff, false), physical(u32::MAX, true), logical(u32::MAX, true)] {
         assert_eq!(resolved(&x2apic_routing(3), 0, target), [0, 1, 2]);
         assert_eq!(resolved(&Routing::new(3), 0, target), [0, 1, 2]);
     }
-    assert_eq!(
-        resolved(&Routing::new(3), 0, logical(0xff, false)),
-        [0, 1, 2]
-    );
-    assert_eq!(
-        resolved(&x2apic_routing(300), 0, physical(0xff, true)),
-        [255]
-    );
-    assert_eq!(
-        resolved(&xapic_routing(&[0x11, 0x25], 0), 0, logical(0xff, false)),
-        [0, 1]
-    );
+    assert_eq!(resolved(&Routing::new(3), 0, logical(0xff, false)), [0, 1, 2]);
+    assert_eq!(resolved(&x2apic_routing(300), 0, physical(0xff, true)), [255]);
+    assert_eq!(resolved(&xapic_routing(&[0x11, 0x25], 0), 0, logical(0xff, false)), [0, 1]);
 }
 
 #[test]
@@ -129,15 +100,9 @@ fn cluster_logical_destination_is_a_cluster_and_bits_within_it() {
 #[test]
 fn x2apic_logical_destination_is_a_cluster_of_16_and_bits_within_it() {
     let routing = x2apic_routing(40);
-    assert_eq!(
-        resolved(&routing, 0, logical(0x0001_8003, true)),
-        [16, 17, 31]
-    );
+    assert_eq!(resolved(&routing, 0, logical(0x0001_8003, true)), [16, 17, 31]);
     assert_eq!(resolved(&routing, 0, logical(0x0000_0001, true)), [0]);
-    assert_eq!(
-        resolved(&routing, 0, logical(0x0002_ffff, true)),
-        (32..40).collect::<Vec<_>>()
-    );
+    assert_eq!(resolved(&routing, 0, logical(0x0002_ffff, true)), (32..40).collect::<Vec<_>>());
     assert!(resolved(&routing, 0, logical(0x0003_ffff, true)).is_empty());
     assert!(resolved(&routing, 0, logical(0x0001_0000, true)).is_empty());
 }
@@ -186,12 +151,7 @@ fn sender_or_index_outside_the_table_is_harmless() {
     assert_eq!(resolved(&routing, 7, Target::AllButSelf), [0, 1]);
     let empty = Routing::new(0);
     for mode in [FIXED, DeliveryMode::LowestPriority] {
-        for target in [
-            Target::OnlySelf,
-            Target::All,
-            physical(0, true),
-            logical(1, false),
-        ] {
+        for target in [Target::OnlySelf, Target::All, physical(0, true), logical(1, false)] {
             assert_eq!(empty.resolve(0, &to(mode, target)).count(), 0);
         }
     }

@@ -46,29 +46,16 @@ fn reserved_bits_of_the_base_raise_gp_and_change_nothing() {
 #[test]
 fn bootstrap_processor_is_marked() {
     assert_eq!(LocalApic::new(CONFIG).base_msr(), 0xfee0_0800);
-    assert_eq!(
-        LocalApic::new(ApicConfig {
-            bsp: true,
-            ..CONFIG
-        })
-        .base_msr(),
-        0xfee0_0900
-    );
+    assert_eq!(LocalApic::new(ApicConfig { bsp: true, ..CONFIG }).base_msr(), 0xfee0_0900);
 }
 
 #[test]
 fn change_of_mode_is_reported_for_routing() {
     let mut apic = LocalApic::new(CONFIG);
     let x2apic = ADDRESS | EN | EXTD;
-    assert_eq!(
-        apic.write_msr(APIC_BASE, x2apic, at(0)),
-        Ok(Effect::Routing)
-    );
+    assert_eq!(apic.write_msr(APIC_BASE, x2apic, at(0)), Ok(Effect::Routing));
     assert_eq!(apic.write_msr(APIC_BASE, x2apic, at(0)), Ok(Effect::None));
-    assert_eq!(
-        apic.write_msr(APIC_BASE, ADDRESS, at(0)),
-        Ok(Effect::Routing)
-    );
+    assert_eq!(apic.write_msr(APIC_BASE, ADDRESS, at(0)), Ok(Effect::Routing));
 }
 
 #[test]
@@ -77,8 +64,7 @@ fn register_page_exists_in_xapic_mode_alone_and_moves() {
     assert_eq!(in_mode(EN | EXTD).mmio_base(), None);
     let mut apic = in_mode(EN);
     assert_eq!(apic.mmio_base(), Some(ADDRESS));
-    apic.set_base(0x000f_ffff_ffff_f000 | EN)
-        .expect("a legal address");
+    apic.set_base(0x000f_ffff_ffff_f000 | EN).expect("a legal address");
     assert_eq!(apic.mmio_base(), Some(0x000f_ffff_ffff_f000));
 }
 
@@ -109,8 +95,7 @@ fn enabling_x2apic_keeps_the_registers_but_icr() {
     let _ = poke(&mut apic, 0x350, 0x0001_0700);
     let _ = poke(&mut apic, 0x310, 0xff00_0000);
     request(&mut apic, &[0x55]);
-    apic.set_base(apic.base_msr() | EXTD)
-        .expect("a legal transition");
+    apic.set_base(apic.base_msr() | EXTD).expect("a legal transition");
     assert_eq!(get(&mut apic, SVR), 0x1ff);
     assert_eq!(get(&mut apic, TPR), 0x40);
     assert_eq!(get(&mut apic, 0x835), 0x0001_0700);
@@ -139,12 +124,7 @@ fn init_resets_all_but_id_base_and_mode() {
     let mut apic = x2apic();
     request(&mut apic, &[0x55, 0x66]);
     apic.acknowledge(0x66);
-    for (msr, value) in [
-        (TPR, 0x20),
-        (LVT_TIMER, 0x40),
-        (TDCR, DIVIDE_BY_1),
-        (TMICT, 1000),
-    ] {
+    for (msr, value) in [(TPR, 0x20), (LVT_TIMER, 0x40), (TDCR, DIVIDE_BY_1), (TMICT, 1000)] {
         set(&mut apic, msr, value);
     }
     let base = apic.base_msr();

@@ -57,20 +57,13 @@ fn current_count_falls_once_every_divisor_nanoseconds() {
             assert_eq!(get_at(&mut apic, TMCCT, first + divisor - 1), 1000 - ticks);
         }
         assert_eq!(get_at(&mut apic, TMCCT, 500 + 1000 * divisor), 0);
-        assert_eq!(
-            apic.next_vector(),
-            Some(0x40),
-            "a count of zero is an expiry"
-        );
+        assert_eq!(apic.next_vector(), Some(0x40), "a count of zero is an expiry");
     }
 }
 
 #[test]
 fn count_that_is_no_whole_number_of_nanoseconds_is_rounded_up() {
-    let mut apic = x2apic_of(ApicConfig {
-        timer_hz: 3,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { timer_hz: 3, ..CONFIG });
     set(&mut apic, LVT_TIMER, 0x40 | PERIODIC);
     set(&mut apic, TDCR, DIVIDE_BY_1);
     set(&mut apic, TMICT, 1);
@@ -92,10 +85,7 @@ fn largest_count_and_divisor_fit() {
 
 #[test]
 fn time_beyond_64_bits_is_never() {
-    let mut apic = x2apic_of(ApicConfig {
-        timer_hz: 0,
-        ..CONFIG
-    });
+    let mut apic = x2apic_of(ApicConfig { timer_hz: 0, ..CONFIG });
     set_at(&mut apic, LVT_TIMER, 0x40, u64::MAX - 1);
     set_at(&mut apic, TMICT, u64::from(u32::MAX), u64::MAX - 1);
     assert_eq!(apic.deadline(), Some(u64::MAX));
@@ -125,23 +115,14 @@ fn lost_periods_are_one_interrupt() {
 #[test]
 fn shortest_period_after_the_longest_time_is_one_step() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1, 0);
-    assert!(apic.advance(Moment {
-        ns: u64::MAX - 1,
-        tsc: 0
-    }));
+    assert!(apic.advance(Moment { ns: u64::MAX - 1, tsc: 0 }));
     assert_eq!(apic.deadline(), Some(u64::MAX));
 }
 
 #[test]
 fn periodic_count_starts_over_at_the_initial_count() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
-    for (now, count) in [
-        (0, 1000),
-        (999, 1),
-        (1000, 1000),
-        (1001, 999),
-        (5_000_250, 750),
-    ] {
+    for (now, count) in [(0, 1000), (999, 1), (1000, 1000), (1001, 999), (5_000_250, 750)] {
         assert_eq!(get_at(&mut apic, TMCCT, now), count);
     }
 }
@@ -165,11 +146,7 @@ fn one_shot_that_expires_while_masked_is_lost() {
 
     let mut apic = counting(MASKED, DIVIDE_BY_1, 1000, 0);
     set_at(&mut apic, LVT_TIMER, 0x40, 1001);
-    assert_eq!(
-        (apic.deadline(), apic.next_vector()),
-        (None, None),
-        "with nobody looking"
-    );
+    assert_eq!((apic.deadline(), apic.next_vector()), (None, None), "with nobody looking");
 }
 
 #[test]
@@ -182,12 +159,7 @@ fn periodic_unmasked_goes_on_with_the_next_point_of_its_grid() {
 
 #[test]
 fn expiry_just_before_the_guest_masks_or_restarts_is_not_lost() {
-    for (msr, value) in [
-        (LVT_TIMER, 0x40 | MASKED),
-        (TMICT, 5),
-        (TDCR, 0),
-        (SVR, 0xff),
-    ] {
+    for (msr, value) in [(LVT_TIMER, 0x40 | MASKED), (TMICT, 5), (TDCR, 0), (SVR, 0xff)] {
         let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
         set_at(&mut apic, msr, value, 1000);
         assert_eq!(vectors(&mut apic, IRR), [0x40], "{msr:#x}");
@@ -242,12 +214,8 @@ fn same_divisor_written_again_loses_no_part_of_a_tick() {
 
 #[test]
 fn change_of_mode_disarms() {
-    for (from, to) in [
-        (0, PERIODIC),
-        (PERIODIC, 0),
-        (0, DEADLINE_MODE),
-        (PERIODIC, DEADLINE_MODE),
-    ] {
+    for (from, to) in [(0, PERIODIC), (PERIODIC, 0), (0, DEADLINE_MODE), (PERIODIC, DEADLINE_MODE)]
+    {
         let mut apic = counting(from, DIVIDE_BY_1, 1000, 0);
         set_at(&mut apic, LVT_TIMER, 0x40 | to, 10);
         assert_eq!(apic.deadline(), None);
