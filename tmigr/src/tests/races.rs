@@ -224,3 +224,32 @@ fn race_6_a_role_handed_over_meets_a_new_first_event() {
         },
     );
 }
+
+/// While a slot's timers are expired, it arms one that is due, and another pass comes by.
+struct SecondPass<'a> {
+    tree: &'a Hierarchy<8>,
+    second: Script,
+}
+
+impl Expire for SecondPass<'_> {
+    fn expire(&mut self, slot: Slot, now: u64) -> Expired {
+        let _ = self.tree.activate(slot);
+        let _ = self.tree.deactivate(slot, Some(now));
+        let _ = self.tree.handle_remote(Slot(0), now, &mut self.second);
+        Expired { next: Next::Foreign, stop: false }
+    }
+
+    fn release(&mut self, _slot: Slot) {}
+
+    fn notify(&mut self, _notice: Notice) {}
+}
+
+#[test]
+fn race_4_two_passes_do_not_expire_one_slot_at_once() {
+    let tree = tree::<8>(9, 9);
+    assert_eq!(first(&tree, 8, Some(100)), None);
+    let mut expire = SecondPass { tree: &tree, second: Script::default() };
+    let _ = tree.handle_remote(Slot(0), 100, &mut expire);
+    assert!(expire.second.expired.is_empty());
+    assert_eq!(tree.responsibility(Slot(0)), Some(101), "nor is what it armed lost");
+}
