@@ -10,7 +10,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,26 +43,17 @@ macro_rules! needs_kvm {
     };
 }
 
-/// The `siesta` binary of the profile that the tests were built with. Cargo builds binaries of
-/// other packages only when asked, so this asks.
+/// The `siesta` program, built for these tests.
 ///
 /// # Panics
-/// It does not build.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "vmm", "--bin", "siesta"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        build.arg("--target-dir").arg(profile.parent().expect("target/PROFILE"));
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().expect("cargo runs").success(), "siesta does not build");
-        profile.join("siesta")
-    })
+/// The test does not run from where cargo builds it.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let binary = profile.join("siesta-tested");
+    assert!(binary.exists(), "{} is missing: run the tests with cargo", binary.display());
+    binary
 }
 
 /// How a command ended.
