@@ -64,7 +64,7 @@ fn disabled_apic_drops_vectors_and_hands_on_the_rest() {
 /// counts up a number before it posts; the holder, once it has the vector, must see the number.
 #[test]
 fn nothing_is_lost_doubled_or_seen_before_what_was_written_first() {
-    const ROUNDS: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    const ROUNDS: u64 = if cfg!(miri) { 50 } else { 100_000 };
     let inbox = Inbox::new();
     let stop = AtomicBool::new(false);
     let written: [AtomicU64; 4] = Default::default();
