@@ -31,7 +31,8 @@ fn ticked(ended: Ended, cpus: usize, expected: f64) {
     let ticks = figures(&ended.stdout, "ticks");
     assert_eq!(ticks.len(), cpus, "one line a vCPU: {ended:#?}");
     for ticks in ticks {
-        assert!((ticks - expected).abs() <= expected * 0.02 + 1.0, "{ended:#?}");
+        // A guest that was kept from its CPU may catch up on several before it sees its end.
+        assert!((expected..=1.5 * expected).contains(&ticks), "{ended:#?}");
     }
     // A periodic tick that was more than a period late looks to the guest like the one after it, and
     // the one after it like an early one.
