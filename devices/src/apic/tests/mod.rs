@@ -1,4 +1,4 @@
-//! Behaviour of the local APIC, through its public interface alone.
+//! Behaviour of the local APIC. Only the races and the invariants look behind its public interface.
 
 mod deadline;
 mod inbox;
