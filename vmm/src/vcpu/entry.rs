@@ -119,7 +119,14 @@ fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
 impl Core {
     /// Queues an NMI in KVM.
     pub(super) fn give_nmi(&mut self) -> Result<(), kvm_ioctls::Error> {
-        self.fd.nmi()?;
+        let run = self.run_page();
+        if run.kvm_dirty_regs & u64::from(KVM_SYNC_X86_EVENTS) == 0 {
+            self.fd.nmi()?;
+        } else {
+            // The staged event state is written at the next entry and would erase KVM's own note.
+            // SAFETY: every bit pattern of the union's `regs` is valid.
+            unsafe { run.s.regs.events.nmi.pending = 1 };
+        }
         self.nmi_given = true;
         Ok(())
     }

@@ -156,7 +156,10 @@ impl<'a> Worker<'a> {
                     held.park()
                 }
                 Leave::WaitSipi => {
-                    self.deactivate(None);
+                    // Nothing but INIT and SIPI wakes it then, so it must not become the keeper.
+                    self.timer.arm(None, 0, clock::now_ns());
+                    self.rejoin_at = None;
+                    self.quit();
                     held.wait_sipi()
                 }
                 Leave::Yield => Err(held),
