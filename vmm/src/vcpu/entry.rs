@@ -124,8 +124,7 @@ impl Core {
             self.fd.nmi()?;
         } else {
             // The staged event state is written at the next entry and would erase KVM's own note.
-            // SAFETY: every bit pattern of the union's `regs` is valid.
-            unsafe { run.s.regs.events.nmi.pending = 1 };
+            run.s.regs.events.nmi.pending = 1;
         }
         self.nmi_given = true;
         Ok(())
