@@ -29,6 +29,7 @@
 #define REPORT_SUB_BITS 0x54
 #define REPORT_RATIO    0x58
 #define REPORT_STATE    0x60
+#define REPORT_PV_EOI   0x68
 #define REPORT_HIST     0x80
 
 /* Lateness histogram: exact below 16 cycles, then 16 buckets an octave, for
@@ -65,6 +66,7 @@
 #define MSR_EFER        0xc0000080
 #define MSR_GS_BASE     0xc0000101
 #define MSR_KVMCLOCK    0x4b564d01
+#define MSR_KVM_PV_EOI  0x4b564d04
 
 /* xAPIC register offsets; the x2APIC MSR is MSR_X2APIC + offset / 16. */
 #define APIC_ID         0x020

@@ -9,6 +9,7 @@
 #define SVR_ENABLE 0x100
 #define LVT_MASKED 0x10000
 #define ICR_PENDING 0x1000
+#define FEATURE_PV_EOI 6
 
 u32 apic_is_x2;
 
@@ -64,6 +65,14 @@ u32 apic_id(void)
 void apic_eoi(void)
 {
     apic_write(APIC_EOI, 0);
+}
+
+/* From now on the host may set bit 0 of the report's pv_eoi: clearing it is an
+ * EOI then. Not all handlers look at it; those that write EOI are right, too. */
+void pv_eoi_open(volatile struct report *report)
+{
+    if (kvm_offers(FEATURE_PV_EOI) && !param_is("eoi", "apic"))
+        wrmsr(MSR_KVM_PV_EOI, (u64)&report->pv_eoi | 1);
 }
 
 void apic_send(u32 target, u32 command)

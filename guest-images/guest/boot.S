@@ -196,6 +196,7 @@ pd_low:
 
         .bss
         .balign 4096
+        .globl pdpt
 pml4:   .skip 4096
 pdpt:   .skip 4096
 pd_high: .skip 4096

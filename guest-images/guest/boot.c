@@ -68,12 +68,28 @@ void report_open(u32 cpu)
     wrmsr(MSR_GS_BASE, (u64)report);
 }
 
+#define PAGE_SIZES_LEAF 0x80000001u
+#define GIGABYTE_PAGES 26
+
+/* One page for the first GiB where the CPU has such pages: a host that emulates
+ * kernel code walks the tables for every instruction. */
+static void shorten_page_tables(void)
+{
+    extern volatile u64 pdpt[];
+    if (cpuid(0x80000000u).eax < PAGE_SIZES_LEAF ||
+        !((cpuid(PAGE_SIZES_LEAF).edx >> GIGABYTE_PAGES) & 1))
+        return;
+    pdpt[0] = 0x87;
+    __asm__ volatile("mov %%cr3, %%rax; mov %%rax, %%cr3" : : : "rax", "memory");
+}
+
 void bsp_main(u64 kind, u64 info)
 {
     cmdline_load(kind, info);
     for (u32 vector = 0; vector < 32; vector++)
         set_gate(vector, exception_stubs + 8 * vector);
     load_idt();
+    shorten_page_tables();
     /* Both 8259s: a firmware may have left lines open. */
     outb(0x21, 0xff);
     outb(0xa1, 0xff);

@@ -7,7 +7,7 @@
 #define LEAF_HYPERVISOR 0x40000000u
 #define LEAF_KVM_FEATURES 0x40000001u
 #define LEAF_FREQUENCIES 0x40000010u
-#define FEATURE_CLOCKSOURCE2 (1u << 3)
+#define FEATURE_CLOCKSOURCE2 3
 
 struct pvclock {
     u32 version;
@@ -33,9 +33,14 @@ static bool is_kvm(void)
     return r.ebx == 0x4b4d564b && r.ecx == 0x564b4d56 && r.edx == 0x4d;
 }
 
+bool kvm_offers(u32 feature)
+{
+    return is_kvm() && ((cpuid(LEAF_KVM_FEATURES).eax >> feature) & 1);
+}
+
 static u64 kvmclock_hz(void)
 {
-    if (!is_kvm() || !(cpuid(LEAF_KVM_FEATURES).eax & FEATURE_CLOCKSOURCE2))
+    if (!kvm_offers(FEATURE_CLOCKSOURCE2))
         return 0;
     wrmsr(MSR_KVMCLOCK, (u64)&pvclock | 1);
     u32 mul = pvclock.tsc_to_system_mul;

@@ -32,7 +32,9 @@ struct report {
     u32 sub_bits;
     u64 ratio;
     u32 state;
-    u8 pad[REPORT_HIST - REPORT_STATE - 4];
+    u32 pad0;
+    u32 pv_eoi;
+    u8 pad1[REPORT_HIST - REPORT_PV_EOI - 4];
     u32 hist[HIST_BUCKETS];
 };
 
@@ -42,6 +44,7 @@ CHECK_OFFSET(ticks, REPORT_TICKS);
 CHECK_OFFSET(max, REPORT_MAX);
 CHECK_OFFSET(next, REPORT_NEXT);
 CHECK_OFFSET(ratio, REPORT_RATIO);
+CHECK_OFFSET(pv_eoi, REPORT_PV_EOI);
 CHECK_OFFSET(hist, REPORT_HIST);
 _Static_assert(sizeof(struct report) <= REPORT_BYTES, "a report is one page");
 
@@ -148,6 +151,8 @@ bool param_is(const char *key, const char *value);
 /* clock.c: both 0 where unknown. */
 u64 tsc_hz(void);
 u64 apic_timer_hz(void);
+/* Whether this is KVM and it offers that paravirtual feature. */
+bool kvm_offers(u32 feature);
 
 /* boot.S: not functions to call, interrupt entries. */
 extern const u8 ipi_entry[], spurious_entry[];
@@ -160,6 +165,7 @@ u32 apic_id(void);
 void apic_write(u32 reg, u32 value);
 u32 apic_read(u32 reg);
 void apic_eoi(void);
+void pv_eoi_open(volatile struct report *report);
 #define ICR_FIXED   0x4000
 #define ICR_NMI     0x4400
 #define ICR_INIT    0x4500

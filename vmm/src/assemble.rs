@@ -182,6 +182,7 @@ pub fn build(
             tsc_khz: facts.tsc_khz,
             timer_hz: APIC_TIMER_HZ,
             tsc_deadline,
+            pv_eoi: true,
         });
         if index == 0 {
             boot::set_entry_state(&fd, &vm.memory, &entry)?;

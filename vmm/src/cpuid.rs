@@ -54,10 +54,9 @@ const LEAF_AMD_TOPOLOGY_V2: u32 = 0x8000_0026;
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
 /// Bits of leaf 0x4000_0001, EAX, that mean nothing or harm without an in-kernel APIC: ASYNC_PF (4,
-/// 10, 14) comes as interrupts, STEAL_TIME (5) follows the thread that enters, PV_EOI (6),
-/// PV_UNHALT (7), PV_SEND_IPI (11), POLL_CONTROL (12) and PV_SCHED_YIELD (13) are served by the
+/// 10, 14) comes as interrupts, STEAL_TIME (5) follows the thread that enters, PV_UNHALT (7), PV_SEND_IPI (11), POLL_CONTROL (12) and PV_SCHED_YIELD (13) are served by the
 /// in-kernel APIC alone (KVM CPUID documentation).
-const NEEDS_KERNEL_APIC: u32 = bits(&[4, 5, 6, 7, 10, 11, 12, 13, 14]);
+const NEEDS_KERNEL_APIC: u32 = bits(&[4, 5, 7, 10, 11, 12, 13, 14]);
 
 const fn bits(list: &[u32]) -> u32 {
     let mut mask = 0;

@@ -46,13 +46,22 @@ pub struct Policy {
     pub mode: TimerMode,
     /// Halted vCPUs are entered on the migrator's thread; otherwise their own threads are woken.
     pub inline: bool,
-    /// How late a host timer may be armed, in nanoseconds.
+    /// How late a timer may expire so that others are taken along, in nanoseconds.
     pub slack_ns: u64,
     /// Longest borrowed run, in nanoseconds.
     pub borrow_limit_ns: u64,
     /// Share of a thread's time that goes to other vCPUs while its own guest wants to run, in
     /// percent; 100: no limit.
     pub borrow_share_percent: u8,
+}
+
+impl Policy {
+    /// How late a host timer is armed, in nanoseconds: half the slack. What is due by then is taken
+    /// along; the other half is for the time that serving it takes.
+    #[must_use]
+    pub fn armed_late_ns(&self) -> u64 {
+        self.slack_ns / 2
+    }
 }
 
 /// Why a domain could not be made or a slot not be prepared.

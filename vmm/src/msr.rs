@@ -1,7 +1,8 @@
 //! Which model-specific registers come to user space, and the guest's TSC offset.
 //!
 //! Without an in-kernel APIC the x2APIC registers (0x800-0x8ff), which no filter covers, arrive as
-//! "invalid"; the TSC deadline has to be filtered (KVM API, "KVM_X86_SET_MSR_FILTER"). Owns this
+//! "invalid"; the TSC deadline and the paravirtual EOI have to be filtered (KVM API,
+//! "KVM_X86_SET_MSR_FILTER"). Owns this
 //! choice. Must not know what the registers do.
 
 #![allow(unsafe_code)] // KVM_GET_DEVICE_ATTR for vCPUs has no wrapper
@@ -34,6 +35,8 @@ mod request {
 /// SDM vol. 4, table 2-2.
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// KVM's MSR documentation, "MSR_KVM_PV_EOI_EN".
+const KVM_PV_EOI: u32 = 0x4b56_4d04;
 
 /// Lets the local APIC's registers, and those that KVM does not know, exit to user space.
 ///
@@ -47,13 +50,13 @@ pub fn enable_user_space_msrs(vm: &VmFd) -> Result<(), KvmError> {
     vm.enable_cap(&cap)
         .map_err(|source| KvmError::Refused { what: "user-space MSR handling", source })?;
     let denied = [0u8];
-    let deadline = MsrFilterRange {
+    let ours = [IA32_TSC_DEADLINE, KVM_PV_EOI].map(|base| MsrFilterRange {
         flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
-        base: IA32_TSC_DEADLINE,
+        base,
         msr_count: 1,
         bitmap: &denied,
-    };
-    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[deadline])
+    });
+    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ours)
         .map_err(|source| KvmError::Refused { what: "an MSR filter", source })
 }
 

@@ -12,6 +12,8 @@ use crate::time::Moment;
 /// MSR numbers: SDM vol. 4, table 2-2.
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// KVM's paravirtual EOI ("MSR_KVM_PV_EOI_EN" in its MSR documentation).
+const KVM_PV_EOI: u32 = 0x4b56_4d04;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 /// The page holds 64 registers of 16 bytes, of which 4 count; the rest of it is reserved.
@@ -19,12 +21,12 @@ const REGISTER_SPACING: u64 = 16;
 const REGISTERS: u64 = 64;
 
 impl LocalApic {
-    /// Reads IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) or an x2APIC register (0x800 to
-    /// 0x8ff).
+    /// Reads IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0), an x2APIC register (0x800 to
+    /// 0x8ff) or KVM's paravirtual EOI (0x4b564d04).
     ///
     /// # Errors
     /// #GP where the SDM has it (12.12.1.2): not in x2APIC mode, no such register, write-only, the
-    /// TSC-deadline mode not offered; and for any other MSR.
+    /// TSC-deadline mode or the paravirtual EOI not offered; and for any other MSR.
     pub fn read_msr(&mut self, msr: u32, now: Moment) -> Result<u64, GeneralProtection> {
         match msr {
             IA32_APIC_BASE => Ok(self.base_msr()),
@@ -32,6 +34,7 @@ impl LocalApic {
                 self.advance(now);
                 Ok(self.timer.tsc_deadline())
             }
+            KVM_PV_EOI if self.config.pv_eoi => Ok(self.pv_eoi.msr()),
             X2APIC_FIRST..=X2APIC_LAST if self.is_x2apic() => {
                 self.read_x2apic(msr - X2APIC_FIRST, now)
             }
@@ -64,6 +67,7 @@ impl LocalApic {
                 self.advance(now);
                 Ok(Effect::None)
             }
+            KVM_PV_EOI if self.config.pv_eoi => self.pv_eoi.set_msr(value).map(|()| Effect::None),
             X2APIC_FIRST..=X2APIC_LAST if self.is_x2apic() => {
                 self.write_x2apic(msr - X2APIC_FIRST, value, now)
             }
@@ -231,11 +235,7 @@ impl LocalApic {
         }
         match register {
             regs::TPR => self.tpr = value as u8,
-            regs::EOI => {
-                if let Some(vector) = self.isr.highest() {
-                    self.isr.remove(vector);
-                }
-            }
+            regs::EOI => self.end_of_interrupt(),
             regs::SVR => {
                 self.advance(now);
                 self.svr = value & regs::SVR_WRITABLE;

@@ -27,6 +27,7 @@ mod base;
 mod icr;
 mod inbox;
 mod lvt;
+mod pv_eoi;
 mod regs;
 mod routing;
 #[cfg(test)]
@@ -37,10 +38,12 @@ use thiserror::Error;
 
 pub use self::icr::{DeliveryMode, Ipi, Target};
 pub use self::inbox::{Inbox, Pulled};
+pub use self::pv_eoi::EoiGrant;
 pub use self::routing::{Routing, Targets};
 
 use self::base::{ApicBase, ApicMode};
 use self::lvt::{Entry, Lvt};
+use self::pv_eoi::PvEoi;
 use self::regs::{FIRST_LEGAL_VECTOR, VectorSet, class};
 use self::timer::Timer;
 use crate::time::Moment;
@@ -78,6 +81,8 @@ pub struct ApicConfig {
     /// The TSC-deadline mode exists (CPUID.01H:ECX bit 24). If not, bit 18 of the LVT timer entry is
     /// reserved, and IA32_TSC_DEADLINE raises #GP.
     pub tsc_deadline: bool,
+    /// Paravirtual EOI is offered (CPUID 0x40000001, EAX bit 6). If not, its MSR raises #GP.
+    pub pv_eoi: bool,
 }
 
 /// One local APIC, as the holder of its vCPU sees it.
@@ -100,6 +105,7 @@ pub struct LocalApic {
     icr: u64,
     lvt: Lvt,
     timer: Timer,
+    pv_eoi: PvEoi,
 }
 
 impl LocalApic {
@@ -121,6 +127,7 @@ impl LocalApic {
             icr: 0,
             lvt: Lvt::new(config.tsc_deadline),
             timer: Timer::new(config.timer_hz, config.tsc_khz),
+            pv_eoi: PvEoi::default(),
         }
     }
 
@@ -142,6 +149,7 @@ impl LocalApic {
             icr,
             lvt,
             timer,
+            pv_eoi,
         } = self;
         *tpr = 0;
         *ldr = 0;
@@ -155,6 +163,7 @@ impl LocalApic {
         *icr = 0;
         lvt.reset();
         timer.reset();
+        pv_eoi.reset();
     }
 
     /// The APIC ID.
@@ -270,6 +279,13 @@ impl LocalApic {
         if self.irr.contains(vector) {
             self.irr.remove(vector);
             self.isr.insert(vector);
+        }
+    }
+
+    /// The interrupt in service with the highest priority ends.
+    fn end_of_interrupt(&mut self) {
+        if let Some(vector) = self.isr.highest() {
+            self.isr.remove(vector);
         }
     }
 

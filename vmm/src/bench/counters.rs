@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::idle_events::IdleEvents;
+use super::others;
 use super::usage::{Usage, clock_tick_ns};
 
 /// Totals since the host or the process started.
@@ -20,16 +22,16 @@ pub struct Counters {
     pub idle_entries: Option<u64>,
     /// Local timer interrupts of all CPUs.
     pub timer_interrupts: Option<u64>,
+    /// CPU time of the host's other processes, in nanoseconds.
+    pub others_ns: Option<u64>,
     /// CPU time of the whole host.
     pub host: Option<CpuTime>,
 }
 
-/// CPU time of all CPUs together, in nanoseconds.
+/// What all CPUs together had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
-    /// Spent in programs, guests, the kernel and interrupts.
-    pub busy_ns: u64,
-    /// Wanted while the hypervisor below ran something else.
+    /// Time wanted while the hypervisor below ran something else, in nanoseconds.
     pub stolen_ns: u64,
     /// CPUs that are online.
     pub cpus: u32,
@@ -47,17 +49,19 @@ pub struct Footprint {
 }
 
 impl Counters {
-    /// Reads all counters of this host.
+    /// Reads all counters of this host; `idle` counts for a host that does not itself.
     #[must_use]
-    pub fn read() -> Counters {
+    pub fn read(idle: Option<&IdleEvents>) -> Counters {
         let thread = Usage::of_this_thread();
         let stat = fs::read_to_string("/proc/stat").ok();
         let interrupts = fs::read_to_string("/proc/interrupts").ok();
         Counters {
             process: Usage::of_process().less(thread),
             measuring_ns: thread.cpu_ns,
-            idle_entries: idle_entries(Path::new("/sys/devices/system/cpu")),
+            idle_entries: idle_entries(Path::new("/sys/devices/system/cpu"))
+                .or_else(|| idle?.entries()),
             timer_interrupts: interrupts.and_then(|text| timer_interrupts(&text)),
+            others_ns: others::cpu_ns(Path::new("/proc"), std::process::id(), clock_tick_ns()),
             host: stat.and_then(|text| cpu_time(&text, clock_tick_ns())),
         }
     }
@@ -116,25 +120,20 @@ fn timer_interrupts(text: &str) -> Option<u64> {
     counts.reduce(u64::wrapping_add)
 }
 
-/// The line `cpu` of `/proc/stat`, whose unit is `tick_ns`.
-///
-/// The columns `guest` and `guest_nice` are left out: `user` and `nice` contain them.
+/// From `/proc/stat`, whose unit is `tick_ns`.
 fn cpu_time(text: &str, tick_ns: u64) -> Option<CpuTime> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let columns: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
-    let &[user, nice, system, _idle, _iowait, irq, softirq, ref rest @ ..] = columns.as_slice()
-    else {
-        return None;
+    // user, nice, system, idle, iowait, irq and softirq, and since Linux 2.6.11 what was stolen.
+    let stolen = match columns.len() {
+        0..7 => return None,
+        7 => 0,
+        _ => columns[7],
     };
     let cpus = text.lines().filter_map(|line| line.strip_prefix("cpu")).filter(|line| {
         line.split_whitespace().next().is_some_and(is_number) && !line.starts_with(' ')
     });
-    let busy = [user, nice, system, irq, softirq].into_iter().fold(0, u64::wrapping_add);
-    Some(CpuTime {
-        busy_ns: busy.wrapping_mul(tick_ns),
-        stolen_ns: rest.first().copied().unwrap_or(0).wrapping_mul(tick_ns),
-        cpus: cpus.count() as u32,
-    })
+    Some(CpuTime { stolen_ns: stolen.wrapping_mul(tick_ns), cpus: cpus.count() as u32 })
 }
 
 /// The number after `key` in a file of one field a line.
@@ -156,12 +155,8 @@ ctxt 99999
 ";
 
     #[test]
-    fn host_cpu_time_counts_guests_once() {
-        let expected = CpuTime {
-            busy_ns: (989 + 10 + 1163 + 1 + 32) * 10_000_000,
-            stolen_ns: 760 * 10_000_000,
-            cpus: 2,
-        };
+    fn stolen_time_and_the_number_of_cpus() {
+        let expected = CpuTime { stolen_ns: 760 * 10_000_000, cpus: 2 };
         assert_eq!(cpu_time(STAT, 10_000_000), Some(expected));
     }
 
@@ -213,8 +208,9 @@ RES:       3114       2460   Rescheduling interrupts\n";
 
     #[test]
     fn this_host_is_readable() {
-        let counters = Counters::read();
-        assert!(counters.host.is_some_and(|host| host.cpus >= 1 && host.busy_ns > 0));
+        let counters = Counters::read(None);
+        assert!(counters.host.is_some_and(|host| host.cpus >= 1));
+        assert!(counters.others_ns.is_some());
         let footprint = Footprint::read();
         assert!(footprint.threads.is_some_and(|threads| threads >= 1));
         assert!(footprint.fds.is_some_and(|fds| fds >= 3));

@@ -82,8 +82,8 @@ impl State {
             self.ran_ns += ns;
             own_ns = self.run(&spec, ns);
         }
-        let host = self.counters.host.get_or_insert(CpuTime { cpus: 2, ..CpuTime::default() });
-        host.busy_ns += own_ns + foreign_ns;
+        self.counters.host.get_or_insert(CpuTime { cpus: 2, ..CpuTime::default() });
+        *self.counters.others_ns.get_or_insert(0) += foreign_ns;
         self.counters.process.cpu_ns += own_ns;
     }
 

@@ -152,10 +152,10 @@ impl Measured {
         };
         let all_secs = self.secs() * f64::from(host.cpus.max(1));
         let secs = |after: u64, before: u64| after.saturating_sub(before) as f64 / 1e9;
-        let busy = secs(host.busy_ns, host_before.busy_ns);
-        let own = self.process_cpu_secs() + secs(after.measuring_ns, before.measuring_ns);
+        let others = after.others_ns.zip(before.others_ns);
+        let foreign = others.map(|(after, before)| secs(after, before) / all_secs);
         let stolen = secs(host.stolen_ns, host_before.stolen_ns);
-        (Figure::of((busy - own).max(0.0) / all_secs), Figure::of(stolen / all_secs))
+        (Figure::maybe(foreign), Figure::of(stolen / all_secs))
     }
 
     fn per_vm(&self, of: fn(&Footprint) -> Option<u64>) -> Figure {
@@ -202,11 +202,8 @@ mod tests {
                 measuring_ns: secs * SEC / 100,
                 idle_entries: Some(50 * secs),
                 timer_interrupts: Some(70 * secs),
-                host: Some(CpuTime {
-                    busy_ns: secs * SEC * 121 / 100,
-                    stolen_ns: secs * SEC / 10,
-                    cpus: 2,
-                }),
+                others_ns: Some(secs * SEC / 5),
+                host: Some(CpuTime { stolen_ns: secs * SEC / 10, cpus: 2 }),
             },
             sample: Sample {
                 delivered: 1_000 * secs,
@@ -297,15 +294,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_took_leaves_out_this_process() {
-        // Of 8 s (2 CPUs), 4.84 s were busy, 4 s of them here and 0.04 s for measuring.
+    fn what_others_took_is_a_share_of_all_cpus() {
+        // Of 8 s (2 CPUs), 0.8 s.
         let figures = measured().figures();
         let share = figures.foreign_cpu_share.get().expect("is known");
         assert!((share - 0.1).abs() < 1e-9, "{share}");
         assert_eq!(figures.stolen_cpu_share, Figure::of(0.05));
-        let mut coarse = measured();
-        coarse.after.counters.process.cpu_ns += 10 * SEC;
-        assert_eq!(coarse.figures().foreign_cpu_share, Figure::of(0.0), "never below nothing");
+        let mut fewer = measured();
+        fewer.after.counters.others_ns = Some(0);
+        assert_eq!(fewer.figures().foreign_cpu_share, Figure::of(0.0), "never below nothing");
     }
 
     #[test]

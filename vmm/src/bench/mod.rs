@@ -7,10 +7,12 @@
 mod counters;
 mod figures;
 mod host;
+mod idle_events;
 mod lateness;
 mod launch;
 mod measure;
 mod measured;
+mod others;
 mod plan;
 mod progress;
 mod report;
@@ -32,6 +34,7 @@ use thiserror::Error;
 pub use counters::{Counters, CpuTime, Footprint};
 pub use figures::{Expiries, Figure, Figures, LatenessFigures, LevelFigures, Ticks};
 pub use host::HostFacts;
+pub use idle_events::IdleEvents;
 pub use lateness::Lateness;
 pub use launch::{Fleet, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample};
 pub use measure::Instruments;
@@ -101,8 +104,18 @@ impl BenchError {
 }
 
 /// This host, read through the kernel's clock and files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ThisHost;
+#[derive(Debug)]
+pub struct ThisHost {
+    idle: Option<IdleEvents>,
+}
+
+impl ThisHost {
+    /// Starts what has to be counted by ourselves.
+    #[must_use]
+    pub fn open() -> Self {
+        ThisHost { idle: IdleEvents::open() }
+    }
+}
 
 impl Instruments for ThisHost {
     fn now_ns(&mut self) -> u64 {
@@ -114,7 +127,7 @@ impl Instruments for ThisHost {
     }
 
     fn counters(&mut self) -> Counters {
-        Counters::read()
+        Counters::read(self.idle.as_ref())
     }
 
     fn footprint(&mut self) -> Footprint {

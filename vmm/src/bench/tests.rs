@@ -311,7 +311,7 @@ fn wakeups_of_real_threads_are_counted() {
     let plan = Plan { vms: 8, busy: 0, secs: 0.5, repeat: 1, modes, ..Plan::default() };
     let mut progress = World::default();
     let mut out = Vec::new();
-    let result = density(&mut Sleepers, &mut ThisHost, &plan, &mut out, &mut progress);
+    let result = density(&mut Sleepers, &mut ThisHost::open(), &plan, &mut out, &mut progress);
     let figures = result.expect("goes well").runs.remove(0).figures;
     let known = |figure: Figure| figure.get().expect("is known");
     let delivered = known(figures.ticks.delivered);

@@ -75,7 +75,8 @@ pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8,
     };
     let mut progress = Line::on_stderr(|| signals.borrow_mut().came());
     let mut out = io::stdout().lock();
-    let measured = bench::density(&mut guests, &mut ThisHost, &plan, &mut out, &mut progress);
+    let measured =
+        bench::density(&mut guests, &mut ThisHost::open(), &plan, &mut out, &mut progress);
     drop(progress);
     let _ = out.flush();
     match measured {

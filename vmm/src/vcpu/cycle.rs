@@ -1,6 +1,7 @@
 //! The loop that runs a vCPU from one halt to the next.
 //!
 //! Reads as a table of contents: control, inbox, own timer, duty towards halted vCPUs, entry, exit.
+//! The own vCPU comes first: with an interrupt to deliver it is entered before others are served.
 //! Owns the order of these steps. Must not know how any of them is done, nor where the thread goes
 //! when the loop is left.
 
@@ -44,9 +45,6 @@ pub(super) enum Leave {
 pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave {
     loop {
         w.vcpu.thread.clear_attention();
-        if role == Role::Home {
-            w.duty(held);
-        }
         if let Some(leave) = control(w, held, role) {
             return leave;
         }
@@ -58,6 +56,9 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
         held.apic.advance(now);
         if held.wait_sipi {
             return Leave::WaitSipi;
+        }
+        if role == Role::Home && !held.deliverable() {
+            w.duty(held);
         }
         if !held.runnable() {
             if role == Role::Home && w.duty_calls(now.ns) {
@@ -94,6 +95,7 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
     let inbox = &held.vcpu.inbox;
     let pulled = held.apic.pull(inbox);
     if pulled.init {
+        held.complete_exit();
         held.apic.init_reset();
         route(held);
         held.halted = false;
@@ -121,6 +123,7 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
     Stats::add(&w.vcpu.stats.exits, 1);
     match next {
         Next::Again => {}
+        Next::Fault => held.faulting = true,
         Next::Halt => held.halted = true,
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
         Next::Routing => route(held),

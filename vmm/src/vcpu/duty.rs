@@ -51,6 +51,7 @@ impl<'a> Worker<'a> {
         let Some(hierarchy) = self.domain.hierarchy() else { return };
         let mut now = clock::now_ns();
         self.rejoin_when_due(now);
+        now = self.await_duty(now);
         let own_runs = held.runnable();
         let started = now;
         while self.duty_calls(now) {

@@ -9,16 +9,19 @@
 
 use std::os::fd::AsRawFd;
 
+use devices::apic::LocalApic;
 use kvm_bindings::{KVM_SYNC_X86_EVENTS, KVMIO, kvm_interrupt};
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
 use super::cycle::Role;
-use super::exits::{self, Next};
+use super::exits::{self, Exit, Next};
 use super::home::Worker;
 use super::kick;
 use super::{Core, Held};
 use crate::clock;
+use crate::memory::GuestMemory;
 use crate::vm::CrashCause;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
@@ -33,6 +36,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     let core: &mut Core = &mut *held;
     // SAFETY: the caller holds the run word, and `entry` is dropped before it can be given up.
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
+    grant_eoi(&vcpu.vm.memory, &mut core.apic);
     let called = vcpu.word.load().attention()
         || w.vcpu.thread.attention()
         || (role != Role::Home && w.vcpu.word.load().attention());
@@ -42,13 +46,17 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     core.halted = false;
     let result = core.fd.run();
     drop(entry);
+    settle_eoi(&vcpu.vm.memory, &mut core.apic);
 
     let run = core.run;
     core.staged = false;
     core.nmi_given = false;
+    core.faulting = false;
     core.events_fresh = true;
-    // SAFETY: plain reads of fields that no reference handed out by `run()` covers.
-    let (cr8, apic_base) = unsafe { ((*run).cr8, (*run).apic_base) };
+    // SAFETY: plain reads of fields that no reference handed out by `run()` covers; `io` has
+    // meaning at an exit for a port alone, and every bit pattern of it is valid.
+    let (cr8, apic_base, io_bytes) =
+        unsafe { ((*run).cr8, (*run).apic_base, (*run).__bindgen_anon_1.io.size) };
     core.apic.set_cr8(cr8 as u8);
     match result {
         Ok(exit) => {
@@ -60,9 +68,13 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
                     vcpu.vm.routing.update(vcpu.index as usize, &core.apic);
                 }
             }
+            let exit = Exit { exit, io_bytes };
             Some(exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now))
         }
-        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => None,
+        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
+            w.interrupted(clock::now_ns());
+            None
+        }
         Err(e) => Some(Next::Crash(CrashCause::kvm(e))),
     }
 }
@@ -75,11 +87,13 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
 fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
     let cr8 = core.apic.cr8();
     let (staged, may_stage) = (core.staged, core.events_fresh && !core.nmi_given);
+    // A vector that is injected together with the #GP of a refused MSR access would be lost.
+    let busy = staged || core.faulting;
     let vector = core.apic.next_vector();
     let run = core.run_page();
     run.cr8 = u64::from(cr8);
     run.kvm_valid_regs = u64::from(KVM_SYNC_X86_EVENTS);
-    let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0 && !staged;
+    let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0 && !busy;
     let Some(vector) = vector else {
         run.request_interrupt_window = 0;
         return Ok(());
@@ -116,7 +130,34 @@ fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
+/// Lets the guest end its interrupt without an exit, where [`LocalApic::grant_eoi`] allows it. An
+/// address without memory is the guest's own fault and of no consequence here.
+fn grant_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
+    while let Some(grant) = apic.grant_eoi() {
+        let _ = memory.write_obj(u8::from(grant.set), GuestAddress(grant.address));
+    }
+}
+
+/// Learns whether the guest has done so.
+fn settle_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
+    if let Some(address) = apic.granted_eoi()
+        && memory.read_obj::<u8>(GuestAddress(address)).is_ok_and(|flags| flags & 1 == 0)
+    {
+        apic.eoi_without_exit();
+    }
+}
+
 impl Core {
+    /// Completes the last exit, as KVM does at the start of a run, without entering the guest: what
+    /// is left of an instruction must not be carried out on registers that were replaced meanwhile
+    /// (KVM API, "immediate_exit").
+    pub(super) fn complete_exit(&mut self) {
+        self.run_page().immediate_exit = 1;
+        // EINTR, always; whatever KVM says, the registers are about to be replaced.
+        let _ = self.fd.run();
+        self.run_page().immediate_exit = 0;
+    }
+
     /// Queues an NMI in KVM.
     pub(super) fn give_nmi(&mut self) -> Result<(), kvm_ioctls::Error> {
         let run = self.run_page();
@@ -134,6 +175,7 @@ impl Core {
     pub(super) fn forget_run_state(&mut self) {
         self.halted = false;
         self.staged = false;
+        self.faulting = false;
         self.events_fresh = false;
         let run = self.run_page();
         run.kvm_dirty_regs = 0;

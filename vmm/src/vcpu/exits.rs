@@ -14,6 +14,7 @@ use crate::vm::{CrashCause, Outcome, VmShared};
 /// SDM vol. 4, table 2-2.
 pub(super) const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
+const KVM_PV_EOI: u32 = 0x4b56_4d04;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 const APIC_PAGE: u64 = 0x1000;
@@ -24,6 +25,8 @@ const APIC_PAGE: u64 = 0x1000;
 pub(super) enum Next {
     /// Enter again.
     Again,
+    /// Enter again; the access raises #GP then.
+    Fault,
     /// The guest executed HLT.
     Halt,
     /// Send an interrupt to other vCPUs (or to this one).
@@ -56,15 +59,33 @@ impl From<bus::Outcome> for Next {
     }
 }
 
+/// An exit, and what kvm-ioctls leaves out of it.
+pub(super) struct Exit<'a> {
+    /// The exit.
+    pub(super) exit: VcpuExit<'a>,
+    /// At an exit for a port, how wide one access is, in bytes: a string instruction makes many of
+    /// them in one exit.
+    pub(super) io_bytes: u8,
+}
+
+/// Carries out accesses to one port, in order, until one of them asks for something.
+fn ports<T>(accesses: impl Iterator<Item = T>, mut access: impl FnMut(T) -> bus::Outcome) -> Next {
+    let mut outcomes = accesses.map(|data| access(data));
+    let asks =
+        |outcome: &bus::Outcome| matches!(outcome, bus::Outcome::Exit(_) | bus::Outcome::Reset);
+    outcomes.find(asks).map_or(Next::Again, Next::from)
+}
+
 /// Serves the exit.
 pub(super) fn decode(
-    exit: VcpuExit<'_>,
+    exit: Exit<'_>,
     apic: &mut LocalApic,
     vm: &VmShared,
     trail: &mut Trail,
     now: Moment,
 ) -> Next {
-    match exit {
+    let width = usize::from(exit.io_bytes.max(1));
+    match exit.exit {
         VcpuExit::Hlt => {
             trail.note(Kind::Hlt, 0, 0);
             Next::Halt
@@ -79,11 +100,11 @@ pub(super) fn decode(
         }
         VcpuExit::IoOut(port, data) => {
             trail.note(Kind::Out, u64::from(port), low_bytes(data));
-            vm.bus.pio_write(port, data).into()
+            ports(data.chunks(width), |data| vm.bus.pio_write(port, data))
         }
         VcpuExit::IoIn(port, data) => {
             trail.note(Kind::In, u64::from(port), data.len() as u64);
-            vm.bus.pio_read(port, data).into()
+            ports(data.chunks_mut(width), |data| vm.bus.pio_read(port, data))
         }
         VcpuExit::MmioWrite(address, data) => {
             trail.note(Kind::MmioWrite, address, low_bytes(data));
@@ -146,7 +167,7 @@ fn low_bytes(data: &[u8]) -> u64 {
 }
 
 fn is_apic_msr(index: u32) -> bool {
-    matches!(index, IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST)
+    matches!(index, IA32_APIC_BASE | IA32_TSC_DEADLINE | KVM_PV_EOI | X2APIC_FIRST..=X2APIC_LAST)
 }
 
 fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Moment) -> Next {
@@ -160,7 +181,7 @@ fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: M
     }
     // Any value but 0 makes KVM inject #GP (KVM API, "KVM_EXIT_X86_WRMSR").
     *exit.error = 1;
-    Next::Again
+    Next::Fault
 }
 
 fn read_msr(exit: ReadMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Moment) -> Next {
@@ -172,5 +193,5 @@ fn read_msr(exit: ReadMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Mom
     };
     *exit.error = u8::from(value.is_none());
     *exit.data = value.unwrap_or(0);
-    Next::Again
+    if value.is_some() { Next::Again } else { Next::Fault }
 }

@@ -20,6 +20,7 @@ use tmigr::Slot;
 use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
+use super::lead::Lead;
 use super::{Core, Held, Share, State, Stats, Vcpu, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
@@ -38,6 +39,7 @@ pub struct Worker<'a> {
     pub(super) vcpu: &'a Vcpu,
     pub(super) timer: HostTimer,
     pub(super) share: Share,
+    lead: Lead,
     /// The slot is available in the hierarchy.
     pub(super) member: bool,
     /// When a thread that used up its share comes back.
@@ -80,6 +82,7 @@ impl<'a> Worker<'a> {
             domain,
             vcpu,
             timer,
+            lead: Lead::default(),
             share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
             member: false,
             rejoin_at: None,
@@ -105,7 +108,7 @@ impl<'a> Worker<'a> {
     /// Sleeps until the vCPU is this thread's to run.
     fn wait(&mut self) -> Held<'a> {
         let vcpu = self.vcpu;
-        let slack = self.domain.policy.slack_ns;
+        let late = self.domain.policy.armed_late_ns();
         let mut timed_out = false;
         loop {
             match vcpu.word.load().state() {
@@ -123,7 +126,7 @@ impl<'a> Worker<'a> {
                     }
                     Stats::add(&vcpu.stats.stale_timeouts, u64::from(timed_out));
                     timed_out = expiry.is_some();
-                    vcpu.thread.sleep(expiry.map(|at| at.saturating_add(slack)));
+                    vcpu.thread.sleep(expiry.map(|at| at.saturating_add(late)));
                 }
                 // Whoever has it wakes this thread if it is needed.
                 State::Borrowed(_) | State::WaitSipi | State::Home | State::Stopped => {
@@ -186,20 +189,31 @@ impl<'a> Worker<'a> {
 
     /// The vCPU halted: its next expiry enters the hierarchy.
     fn deactivate(&mut self, next: Option<u64>) {
-        let now = clock::now_ns();
-        // A signal would only end the sleep.
-        self.timer.arm(None, 0, now);
-        let Some(hierarchy) = self.domain.hierarchy() else {
-            self.own_expiry = next;
-            return;
+        let back = match self.domain.hierarchy() {
+            None => {
+                self.own_expiry = next;
+                next
+            }
+            Some(hierarchy) => {
+                if !self.member {
+                    self.rejoin_at = None;
+                    self.join(false);
+                }
+                let wakeup = hierarchy.deactivate(self.vcpu.slot, next);
+                self.domain.deliver(self.vcpu, wakeup.notices);
+                wakeup.first
+            }
         };
-        if !self.member {
-            self.rejoin_at = None;
-            self.share.rejoin(now);
-            self.join(false);
-        }
-        let wakeup = hierarchy.deactivate(self.vcpu.slot, next);
-        self.domain.deliver(self.vcpu, wakeup.notices);
+        self.rest_timer(back);
+    }
+
+    /// The thread is about to sleep until `back`. A signal would only end the sleep; but a timer
+    /// that is late enough for the limit of the first borrowed run after it is left armed, as
+    /// stopping it and setting it again costs two system calls each time.
+    fn rest_timer(&mut self, back: Option<u64>) {
+        let limit = self.domain.policy.borrow_limit_ns;
+        let until = back.map_or(u64::MAX, |at| at.saturating_add(2 * limit));
+        self.timer.disarm_before(until, clock::now_ns());
     }
 
     fn join(&mut self, idle: bool) {
@@ -254,11 +268,11 @@ impl<'a> Worker<'a> {
     /// Answers whether there is any time to run.
     #[must_use]
     pub(super) fn arm(&mut self, core: &Core, role: Role, now: u64) -> bool {
-        let slack = self.domain.policy.slack_ns;
-        let guest = core.apic.deadline().map(|at| at.saturating_add(slack));
+        let late = self.domain.policy.armed_late_ns();
+        let guest = core.apic.deadline().map(|at| at.saturating_add(late));
         let (other, limit) = match role {
             Role::Borrowed { limit, own } => (own, Some(limit)),
-            Role::Home => (self.home_limit(now, slack), None),
+            Role::Home => (self.home_limit(now, late), None),
         };
         let exact = earlier(guest, other);
         if exact.is_some_and(|at| at <= now) {
@@ -266,9 +280,9 @@ impl<'a> Worker<'a> {
         }
         match limit {
             // A run that ends somewhat late costs less than a timer set for each, so an armed time
-            // up to one limit later is left alone.
+            // up to three limits later is left alone.
             Some(limit) if exact.is_none_or(|at| at > limit) => {
-                let late = self.domain.policy.borrow_limit_ns;
+                let late = 3 * self.domain.policy.borrow_limit_ns;
                 let late = exact.map_or(late, |at| late.min(at - limit));
                 self.timer.arm(Some(limit), late, now);
             }
@@ -277,13 +291,41 @@ impl<'a> Worker<'a> {
         true
     }
 
-    fn home_limit(&self, now: u64, slack: u64) -> Option<u64> {
-        let duty = self
-            .domain
-            .hierarchy()
-            .filter(|_| self.member)
-            .and_then(|h| h.responsibility(self.vcpu.slot))
-            .map(|at| at.saturating_add(slack).max(now.saturating_add(LEAST_TURN_NS)));
+    /// A signal ended a run.
+    pub(super) fn interrupted(&mut self, now: u64) {
+        if let Some(late) = self.timer.fired(now) {
+            self.lead.record(late);
+        }
+    }
+
+    /// Waits until `now` is the time of the next duty, if that is nearer than the host timer can be
+    /// aimed; answers the time.
+    pub(super) fn await_duty(&self, now: u64) -> u64 {
+        let near = now.saturating_add(self.lead());
+        let soon = |at: &u64| *at <= near;
+        let Some(at) = self.responsibility().filter(soon) else { return now };
+        let mut now = now;
+        while now < at && !self.vcpu.thread.attention() && !self.vcpu.word.load().attention() {
+            std::hint::spin_loop();
+            now = clock::now_ns();
+        }
+        now
+    }
+
+    fn responsibility(&self) -> Option<u64> {
+        self.domain.hierarchy().filter(|_| self.member)?.responsibility(self.vcpu.slot)
+    }
+
+    /// With slack there is no hurry.
+    fn lead(&self) -> u64 {
+        if self.domain.policy.slack_ns == 0 { self.lead.ns() } else { 0 }
+    }
+
+    fn home_limit(&self, now: u64, late: u64) -> Option<u64> {
+        let duty = self.responsibility().map(|at| match at > now {
+            true => at.saturating_add(late) - self.lead(),
+            false => at.saturating_add(late).max(now.saturating_add(LEAST_TURN_NS)),
+        });
         let rejoin = self.rejoin_at.map(|at| at.max(now.saturating_add(LEAST_TURN_NS)));
         earlier(duty, rejoin)
     }

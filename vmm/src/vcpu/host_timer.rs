@@ -53,6 +53,21 @@ impl HostTimer {
         }
     }
 
+    /// Disarms the timer unless it fires at `after` or later: then it is left, because it costs
+    /// nothing until then.
+    pub fn disarm_before(&mut self, after: u64, now: u64) {
+        if self.armed.is_some_and(|at| at < after) {
+            self.arm(None, 0, now);
+        }
+    }
+
+    /// How many nanoseconds before `now` the timer fired, once after each time that it did.
+    pub fn fired(&mut self, now: u64) -> Option<u64> {
+        let late = now.checked_sub(self.armed?)?;
+        self.armed = None;
+        Some(late)
+    }
+
     /// Absolute time; 0 disarms (timer_settime(2)).
     fn set(&mut self, at: u64) {
         // SAFETY: an all-zero itimerspec is valid; `id` is a timer of this process.

@@ -16,7 +16,7 @@ pub(super) fn live(w: &mut Worker<'_>) {
     let Some(mut held) = w.vcpu.take_waking() else { return };
     while !held.vcpu.word.load().stop() {
         match enter(w, &mut held) {
-            Next::Again | Next::Halt | Next::Ipi(_) | Next::Routing => {}
+            Next::Again | Next::Fault | Next::Halt | Next::Ipi(_) | Next::Routing => {}
             Next::End(outcome) => w.end_vm(held.vcpu, outcome),
             Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(&mut held, cause)),
         }
@@ -38,6 +38,10 @@ fn enter(w: &Worker<'_>, held: &mut Held<'_>) -> Next {
     match result {
         Ok(exit) => {
             let now = clock::moment(core.tsc_offset);
+            // SAFETY: a plain read; `io` has meaning at an exit for a port alone, and every bit
+            // pattern of it is valid.
+            let io_bytes = unsafe { (*core.run).__bindgen_anon_1.io.size };
+            let exit = exits::Exit { exit, io_bytes };
             exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now)
         }
         Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Next::Again,

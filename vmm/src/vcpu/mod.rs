@@ -16,6 +16,7 @@ mod home;
 mod host_timer;
 mod in_kernel;
 mod kick;
+mod lead;
 mod word;
 
 use std::cell::UnsafeCell;
@@ -54,6 +55,8 @@ pub struct Core {
     pub wait_sipi: bool,
     /// A vector lies in the sync-regs area that KVM has not consumed yet.
     staged: bool,
+    /// The last exit was answered with #GP, which the next entry raises.
+    faulting: bool,
     /// An NMI was handed to KVM since the last entry.
     nmi_given: bool,
     /// The event state in the sync-regs area is that of the last exit.
@@ -84,6 +87,7 @@ impl Core {
             halted: false,
             wait_sipi,
             staged: false,
+            faulting: false,
             nmi_given: false,
             events_fresh: false,
             apic_base,
@@ -112,11 +116,13 @@ impl Core {
     /// to KVM for an entry that did not take place ends the halt as well.
     #[must_use]
     pub fn runnable(&self) -> bool {
-        !self.wait_sipi
-            && (!self.halted
-                || self.staged
-                || self.nmi_given
-                || (self.interrupts_enabled() && self.apic.next_vector().is_some()))
+        !self.wait_sipi && (!self.halted || self.staged || self.nmi_given || self.deliverable())
+    }
+
+    /// An interrupt can be delivered as soon as the vCPU is entered.
+    #[must_use]
+    pub fn deliverable(&self) -> bool {
+        self.interrupts_enabled() && self.apic.next_vector().is_some()
     }
 
     /// The expiry with which a halted vCPU enters the hierarchy: none when the timer could not wake

@@ -5,6 +5,7 @@ mod inbox;
 mod ipi;
 mod priority;
 mod properties;
+mod pv_eoi;
 mod registers;
 mod routing;
 mod state;
@@ -41,6 +42,7 @@ const CONFIG: ApicConfig = ApicConfig {
     tsc_khz: 2_000_000,
     timer_hz: 1_000_000_000,
     tsc_deadline: true,
+    pv_eoi: true,
 };
 
 /// `ns` after the start, on a machine whose TSC runs at 2 GHz.
