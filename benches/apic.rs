@@ -23,6 +23,7 @@ fn apic() -> LocalApic {
         tsc_khz: 1_000_000,
         timer_hz: 1_000_000_000,
         tsc_deadline: true,
+        least_period_ns: 0,
         pv_eoi: true,
     };
     let mut apic = LocalApic::new(config);

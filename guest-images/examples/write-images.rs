@@ -9,6 +9,10 @@ fn main() -> ExitCode {
         eprintln!("usage: write-images DIR");
         return ExitCode::from(2);
     };
+    if let Err(error) = std::fs::create_dir_all(&directory) {
+        eprintln!("{}: {error}", Path::new(&directory).display());
+        return ExitCode::FAILURE;
+    }
     for image in guest_images::all() {
         let path = Path::new(&directory).join(format!("{}.elf", image.name));
         if let Err(error) = std::fs::write(&path, image.elf) {

@@ -200,3 +200,39 @@ pub fn figures(text: &str, name: &str) -> Vec<f64> {
         .filter_map(|word| word.strip_prefix(key.as_str())?.parse().ok())
         .collect()
 }
+
+/// A 32-bit ELF kernel at 2 MiB whose only segment is `code`, entered at its first byte by a PVH note
+/// if it has one.
+#[must_use]
+pub fn elf32(code: &[u8], pvh: bool) -> Vec<u8> {
+    const START: u32 = 0x20_0000;
+    const HEADER: u32 = 52;
+    const PROGRAM_HEADER: u32 = 32;
+    let mut note = Vec::new();
+    if pvh {
+        // Name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY, "Xen", entry.
+        for word in [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), START] {
+            note.extend(word.to_le_bytes());
+        }
+    }
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let mut halves = |values: &[u16]| {
+        elf.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    };
+    let word = |value: u32| [value as u16, (value >> 16) as u16];
+    halves(&[2, 3]); // ET_EXEC, EM_386
+    for value in [1, START, HEADER, 0, 0] {
+        halves(&word(value));
+    }
+    halves(&[HEADER as u16, PROGRAM_HEADER as u16, 2, 0, 0, 0]);
+    let data = HEADER + 2 * PROGRAM_HEADER;
+    for (kind, offset, bytes) in [(1, data, code), (4, data + code.len() as u32, &note[..])] {
+        let size = bytes.len() as u32;
+        for value in [kind, offset, START, START, size, size, 5, 4] {
+            halves(&word(value));
+        }
+    }
+    elf.extend(code);
+    elf.extend(note);
+    elf
+}

@@ -30,6 +30,9 @@ use crate::vm::{Parts, VmShared};
 /// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
 const APIC_TIMER_HZ: u64 = 1_000_000_000;
 
+/// Shortest period of a guest's periodic timer: as KVM's `min_timer_period_us`.
+const LEAST_PERIOD_NS: u64 = 200_000;
+
 /// Three pages that the guest never sees (KVM API, "KVM_SET_TSS_ADDR"), below the BIOS's place.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
@@ -182,6 +185,7 @@ pub fn build(
             tsc_khz: facts.tsc_khz,
             timer_hz: APIC_TIMER_HZ,
             tsc_deadline,
+            least_period_ns: LEAST_PERIOD_NS,
             pv_eoi: true,
         });
         if index == 0 {

@@ -18,7 +18,7 @@
 //! | MMIO of another width or alignment than 4 bytes at a multiple of 16 | reads as zero, writes are ignored |
 //! | vectors below 16, from the guest's own LVT or from another vCPU | never enter IRR; ESR notes them |
 //! | an error interrupt whose own vector is illegal | noted in ESR once, no recursion |
-//! | a periodic timer with the shortest period | passed periods are one expiry; the work is the same for one or 2^64 ns late |
+//! | a periodic timer with the shortest period | passed periods are one expiry; the work is the same for one or 2^64 ns late; [`ApicConfig::least_period_ns`] |
 //! | the largest counts, deadlines and times | 128-bit arithmetic that saturates to "never" |
 //! | disabling or resetting the APIC with the timer armed or interrupts in service | everything is cleared by a reset that names every field |
 
@@ -81,6 +81,9 @@ pub struct ApicConfig {
     /// The TSC-deadline mode exists (CPUID.01H:ECX bit 24). If not, bit 18 of the LVT timer entry is
     /// reserved, and IA32_TSC_DEADLINE raises #GP.
     pub tsc_deadline: bool,
+    /// Shortest period of the periodic timer, in ns; 0: none. KVM's own APIC has 200,000
+    /// (`min_timer_period_us`).
+    pub least_period_ns: u64,
     /// Paravirtual EOI is offered (CPUID 0x40000001, EAX bit 6). If not, its MSR raises #GP.
     pub pv_eoi: bool,
 }
@@ -126,7 +129,7 @@ impl LocalApic {
             errors: 0,
             icr: 0,
             lvt: Lvt::new(config.tsc_deadline),
-            timer: Timer::new(config.timer_hz, config.tsc_khz),
+            timer: Timer::new(config.timer_hz, config.tsc_khz, config.least_period_ns),
             pv_eoi: PvEoi::default(),
         }
     }

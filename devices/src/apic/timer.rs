@@ -10,6 +10,9 @@
 //! of the expiry. A new divisor takes effect at once and keeps the current count; the part of a tick
 //! that had passed is lost, so the expiry is late by less than one tick of the old rate, never early.
 //!
+//! **Shortest period.** A guest that asks for a periodic tick of some nanoseconds would have its host
+//! do nothing but expire it. So the period has a least length; a shorter one is stretched to it.
+//!
 //! **TSC deadline.** The guest compares with its TSC, so that is what decides. The host time of the
 //! expiry is an estimate, rounded up; where the two clocks disagree (a slewed monotonic clock, a TSC
 //! frequency known in whole kHz only) and the time comes before the TSC value, the rest is estimated
@@ -54,6 +57,7 @@ enum Run {
 pub(super) struct Timer {
     hz: u64,
     tsc_khz: u32,
+    least_period_ns: u64,
     mode: Mode,
     initial: u32,
     divide: u32,
@@ -64,10 +68,11 @@ pub(super) struct Timer {
 
 impl Timer {
     /// Frequencies of zero count as one, those above 2^40 Hz as 2^40 Hz.
-    pub(super) fn new(hz: u64, tsc_khz: u32) -> Self {
+    pub(super) fn new(hz: u64, tsc_khz: u32, least_period_ns: u64) -> Self {
         Timer {
             hz: hz.clamp(1, MOST_HZ),
             tsc_khz: tsc_khz.max(1),
+            least_period_ns,
             mode: Mode::OneShot,
             initial: 0,
             divide: 0,
@@ -77,7 +82,8 @@ impl Timer {
     }
 
     pub(super) fn reset(&mut self) {
-        let Timer { hz: _, tsc_khz: _, mode, initial, divide, run, expiry } = self;
+        let Timer { hz: _, tsc_khz: _, least_period_ns: _, mode, initial, divide, run, expiry } =
+            self;
         *mode = Mode::OneShot;
         *initial = 0;
         *divide = 0;
@@ -144,8 +150,8 @@ impl Timer {
         let count = if ticks < first {
             first - ticks
         } else if self.mode == Mode::Periodic {
-            let period = u128::from(self.initial.max(1));
-            period - (ticks - first) % period
+            let period = self.period();
+            (period - (ticks - first) % period).min(u128::from(self.initial))
         } else {
             0
         };
@@ -213,10 +219,16 @@ impl Timer {
 
     /// The first point of the grid after `now`, which is not before the grid's first point.
     fn next_period(&self, origin: u64, first: u32, now: Moment) -> u64 {
-        let (first, period) = (u128::from(first), u128::from(self.initial.max(1)));
+        let (first, period) = (u128::from(first), self.period());
         let ticks = self.ticks(now.ns.saturating_sub(origin));
         let passed = ticks.saturating_sub(first) / period;
         self.ns_of_ticks(origin, first + (passed + 1) * period)
+    }
+
+    /// Ticks from one periodic expiry to the next.
+    fn period(&self) -> u128 {
+        let least = u128::from(self.least_period_ns) * u128::from(self.hz);
+        u128::from(self.initial.max(1)).max(least.div_ceil(NS_PER_SECOND * self.divisor()))
     }
 
     /// Divide-by value, 1 to 128 (SDM figure 12-10).

@@ -60,8 +60,7 @@ fn kernel_files_that_are_none() {
         path.to_str().expect("a plain name").to_owned()
     };
     let good = guest_images::find("hello").expect("an image").elf;
-    let mut narrow = good.to_vec();
-    narrow[4] = 1; // ELFCLASS32
+    let narrow = siesta_tests::elf32(&[0xf4], false);
     let mut arm = good.to_vec();
     arm[18] = 0xb7; // EM_AARCH64
     let cases = [
@@ -74,7 +73,7 @@ fn kernel_files_that_are_none() {
         ),
         (file("short", &good[..40]), "cut short"),
         (file("cut", &good[..good.len() / 3]), "cut short"),
-        (file("narrow", &narrow), "32"),
+        (file("narrow", &narrow), "32-bit ELF file without a PVH note"),
         (file("arm", &arm), "x86"),
     ];
     for (path, part) in cases {

@@ -1,6 +1,6 @@
 //! Every image boots, in every timer mode, with every way of arming the APIC timer.
 
-use siesta_tests::{Ended, figures, image, needs_kvm};
+use siesta_tests::{Ended, figures, image, needs_kvm, siesta};
 
 const MODES: [&str; 3] = ["migrate", "thread", "kernel"];
 
@@ -11,6 +11,36 @@ fn hello_says_hello_and_powers_off_in_every_mode() {
         let ended = image("hello", "greeting", &["--timers", mode]).expect(0);
         assert!(ended.stdout.contains("hello"), "{ended:#?}");
         assert!(ended.stderr.is_empty(), "{ended:#?}");
+    }
+}
+
+/// Writes `!` to the serial port and 16 to the debug-exit port: 32-bit code.
+const CODE32: [u8; 16] = [
+    0x66, 0xba, 0xf8, 0x03, 0xb0, b'!', 0xee, // mov dx, 0x3f8; mov al, '!'; out dx, al
+    0xb0, 16, 0xe6, 0xf4, // mov al, 16; out 0xf4, al
+    0xf4, 0xeb, 0xfd, 0x90, 0x90, // hlt; jmp back
+];
+
+#[test]
+fn elf32_kernel_with_a_pvh_note_boots_in_every_mode() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kernel32.elf");
+    std::fs::write(&path, siesta_tests::elf32(&CODE32, true)).expect("a file");
+    let path = path.to_str().expect("a plain name");
+    for mode in MODES {
+        let ended = siesta(&["run", "--kernel", path, "--timers", mode]).expect(33);
+        assert_eq!(ended.stdout, "!", "{ended:#?}");
+    }
+}
+
+#[test]
+fn paravirtual_eoi_is_used_and_can_be_left_alone() {
+    needs_kvm!();
+    for mode in MODES {
+        for eoi in ["eoi=apic", ""] {
+            ticked(image("tick", &format!("hz=100 secs=1 {eoi}"), &["--timers", mode]), 1, 100.0);
+        }
     }
 }
 

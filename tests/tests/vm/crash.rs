@@ -23,8 +23,12 @@ fn faults_end_the_vm_with_vcpu_rip_registers_and_last_exits() {
 #[test]
 fn instruction_that_cannot_be_executed_ends_the_vm() {
     needs_kvm!();
-    let ended = image("hello", "fault=ud", &[]).expect(4);
-    assert!(ended.stderr.contains("vCPU 0"), "{ended:#?}");
+    for mode in ["migrate", "thread", "kernel"] {
+        let ended = image("hello", "fault=ud", &["--timers", mode]).expect(4);
+        for part in ["vm0", "vCPU 0", "RIP 0x"] {
+            assert!(ended.stderr.contains(part), "'{part}' is missing: {ended:#?}");
+        }
+    }
 }
 
 /// In one process and one hierarchy: guests that crash at once beside guests that tick for a second.

@@ -3,25 +3,22 @@
 //! Owns nothing; works on the file's bytes alone. Must not know the guest's registers or boot
 //! structures beyond the ranges they take.
 //!
-//! The file is checked here in full, so that every fault has its own message; linux-loader then
-//! copies the segments.
+//! The file is checked here in full, so that every fault has its own message. linux-loader then
+//! copies the segments of an ELF64 file; it does not read ELF32, whose segments are copied here.
 
 use std::io::Cursor;
 use std::ops::Range;
 
 use linux_loader::loader::{Elf, KernelLoader};
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::elf_error::{ElfError, MOST_NOTES};
 use super::layout::TAKEN;
 use crate::memory::{self, GuestMemory, HOLE_END, HOLE_START};
 
-/// Size of an ELF64 file header, in bytes.
-const HEADER: usize = 64;
-/// Size of an ELF64 program header, in bytes.
-const PROGRAM_HEADER: usize = 56;
 /// The most program headers; kernels have about five.
 const MOST_HEADERS: usize = 128;
+const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -37,7 +34,74 @@ pub enum Start {
     Long(u64),
 }
 
+/// The two forms of the file (ELF specification, "File header", "Program header").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Elf32,
+    Elf64,
+}
+
+impl Class {
+    /// Size of the file header, in bytes.
+    fn header(self) -> usize {
+        match self {
+            Class::Elf32 => 52,
+            Class::Elf64 => 64,
+        }
+    }
+
+    /// Size of a program header, in bytes.
+    fn program_header(self) -> usize {
+        match self {
+            Class::Elf32 => 32,
+            Class::Elf64 => 56,
+        }
+    }
+
+    /// `e_phoff`, `e_phentsize`, `e_phnum`.
+    fn table(self, header: &[u8]) -> (u64, u16, u16) {
+        match self {
+            Class::Elf32 => (u64::from(u32_at(header, 28)), u16_at(header, 42), u16_at(header, 44)),
+            Class::Elf64 => (u64_at(header, 32), u16_at(header, 54), u16_at(header, 56)),
+        }
+    }
+
+    fn read(self, raw: &[u8]) -> ProgramHeader {
+        let word = |at| u64::from(u32_at(raw, at));
+        match self {
+            Class::Elf32 => ProgramHeader {
+                kind: u32_at(raw, 0),
+                offset: word(4),
+                start: word(12),
+                filesz: word(16),
+                memsz: word(20),
+                align: word(28),
+            },
+            Class::Elf64 => ProgramHeader {
+                kind: u32_at(raw, 0),
+                offset: u64_at(raw, 8),
+                start: u64_at(raw, 24),
+                filesz: u64_at(raw, 32),
+                memsz: u64_at(raw, 40),
+                align: u64_at(raw, 48),
+            },
+        }
+    }
+}
+
+/// A program header, of either class.
+struct ProgramHeader {
+    kind: u32,
+    offset: u64,
+    /// `p_paddr`.
+    start: u64,
+    filesz: u64,
+    memsz: u64,
+    align: u64,
+}
+
 struct Segment {
+    offset: u64,
     start: u64,
     filesz: u64,
     memsz: u64,
@@ -50,78 +114,95 @@ impl Segment {
 }
 
 /// Checks the file `bytes`, copies its segments into `memory`, and says where to start: at the PVH
-/// entry if there is one, else at the 64-bit entry.
+/// entry if there is one, else at the 64-bit entry, which only an ELF64 file has.
 ///
 /// Memory beyond a segment's file bytes is left as it is, which is zero in a new guest.
 ///
 /// # Errors
 /// [`ElfError`], before anything has been copied (except [`ElfError::Load`]).
 pub fn load(memory: &GuestMemory, bytes: &[u8]) -> Result<Start, ElfError> {
-    check_ident(bytes)?;
-    let headers = program_headers(bytes)?;
+    let class = check_ident(bytes)?;
+    let headers = program_headers(bytes, class)?;
     let segments = segments(bytes, &headers)?;
     place(memory, &segments)?;
-    let start = match pvh_entry(bytes, &headers)? {
-        Some(entry) => Start::Pvh(entry),
-        None => Start::Long(u64_at(bytes, 24)),
+    let start = match (pvh_entry(bytes, &headers)?, class) {
+        (Some(entry), _) => Start::Pvh(entry),
+        (None, Class::Elf64) => Start::Long(u64_at(bytes, 24)),
+        (None, Class::Elf32) => return Err(ElfError::Elf32),
     };
     check_entry(start, &segments)?;
-    // With an explicit offset the loader leaves the notes alone: they have been read already, and it
-    // would only take a PVH entry from the last note segment.
-    Elf::load(memory, Some(GuestAddress(0)), &mut Cursor::new(bytes), None)
-        .map_err(|e| ElfError::Load(e.to_string()))?;
+    match class {
+        // With an explicit offset the loader leaves the notes alone: they have been read already,
+        // and it would only take a PVH entry from the last note segment.
+        Class::Elf64 => Elf::load(memory, Some(GuestAddress(0)), &mut Cursor::new(bytes), None)
+            .map(|_| ())
+            .map_err(|e| ElfError::Load(e.to_string()))?,
+        Class::Elf32 => copy(memory, bytes, &segments)?,
+    }
     Ok(start)
 }
 
-fn check_ident(bytes: &[u8]) -> Result<(), ElfError> {
+fn copy(memory: &GuestMemory, bytes: &[u8], segments: &[Segment]) -> Result<(), ElfError> {
+    for segment in segments {
+        let data = slice(bytes, "a segment", segment.offset, segment.filesz)?;
+        memory
+            .write_slice(data, GuestAddress(segment.start))
+            .map_err(|e| ElfError::Load(e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn check_ident(bytes: &[u8]) -> Result<Class, ElfError> {
     if bytes.is_empty() {
         return Err(ElfError::Empty);
     }
     if !bytes.starts_with(b"\x7fELF") {
         return Err(ElfError::NotElf);
     }
-    if bytes.get(4) == Some(&1) {
-        return Err(ElfError::Elf32);
-    }
-    let header = slice(bytes, "the ELF header", 0, HEADER as u64)?;
+    let class = if bytes.get(4) == Some(&1) { Class::Elf32 } else { Class::Elf64 };
+    let header = slice(bytes, "the ELF header", 0, class.header() as u64)?;
     let (order, machine) = (header[5], u16_at(header, 18));
-    if order != 1 || machine != EM_X86_64 {
+    let wanted = match class {
+        Class::Elf32 => EM_386,
+        Class::Elf64 => EM_X86_64,
+    };
+    if order != 1 || machine != wanted {
         return Err(ElfError::NotX86 { machine, order });
     }
-    if header[4] != 2 {
+    if !matches!(header[4], 1 | 2) {
         return Err(ElfError::Headers { what: "unknown ELF class" });
     }
-    Ok(())
+    Ok(class)
 }
 
-fn program_headers(bytes: &[u8]) -> Result<Vec<&[u8]>, ElfError> {
-    let (offset, size, count) = (u64_at(bytes, 32), u16_at(bytes, 54), u16_at(bytes, 56));
+fn program_headers(bytes: &[u8], class: Class) -> Result<Vec<ProgramHeader>, ElfError> {
+    let (offset, size, count) = class.table(bytes);
     if count == 0 {
         return Err(ElfError::NoSegment);
     }
-    if usize::from(size) != PROGRAM_HEADER {
-        return Err(ElfError::Headers { what: "their size is not 56 bytes" });
+    if usize::from(size) != class.program_header() {
+        return Err(ElfError::Headers { what: "their size is not that of their ELF class" });
     }
     if usize::from(count) > MOST_HEADERS {
         return Err(ElfError::Headers { what: "there are more than 128" });
     }
-    if offset < HEADER as u64 {
+    if offset < class.header() as u64 {
         return Err(ElfError::Headers { what: "they lie in the file header" });
     }
     let all = slice(bytes, "the program headers", offset, u64::from(size) * u64::from(count))?;
-    Ok(all.chunks_exact(PROGRAM_HEADER).collect())
+    Ok(all.chunks_exact(class.program_header()).map(|raw| class.read(raw)).collect())
 }
 
-fn segments(bytes: &[u8], headers: &[&[u8]]) -> Result<Vec<Segment>, ElfError> {
+fn segments(bytes: &[u8], headers: &[ProgramHeader]) -> Result<Vec<Segment>, ElfError> {
     let mut found = Vec::new();
-    for header in headers.iter().filter(|h| u32_at(h, 0) == PT_LOAD) {
-        let (start, filesz, memsz) = (u64_at(header, 24), u64_at(header, 32), u64_at(header, 40));
+    for header in headers.iter().filter(|header| header.kind == PT_LOAD) {
+        let &ProgramHeader { offset, start, filesz, memsz, .. } = header;
         if filesz > memsz || start.checked_add(memsz).is_none() {
             return Err(ElfError::BadSegment { start, filesz, memsz });
         }
-        slice(bytes, "a segment", u64_at(header, 8), filesz)?;
+        slice(bytes, "a segment", offset, filesz)?;
         if memsz > 0 {
-            found.push(Segment { start, filesz, memsz });
+            found.push(Segment { offset, start, filesz, memsz });
         }
     }
     if found.iter().all(|s| s.filesz == 0) {
@@ -171,14 +252,14 @@ fn check_entry(start: Start, segments: &[Segment]) -> Result<(), ElfError> {
     Ok(())
 }
 
-fn pvh_entry(bytes: &[u8], headers: &[&[u8]]) -> Result<Option<u64>, ElfError> {
-    for header in headers.iter().filter(|h| u32_at(h, 0) == PT_NOTE) {
-        let size = u64_at(header, 32);
+fn pvh_entry(bytes: &[u8], headers: &[ProgramHeader]) -> Result<Option<u64>, ElfError> {
+    for header in headers.iter().filter(|header| header.kind == PT_NOTE) {
+        let size = header.filesz;
         if size > MOST_NOTES {
             return Err(ElfError::LongNotes { size });
         }
-        let notes = slice(bytes, "a note segment", u64_at(header, 8), size)?;
-        let align = if u64_at(header, 48) == 8 { 8 } else { 4 };
+        let notes = slice(bytes, "a note segment", header.offset, size)?;
+        let align = if header.align == 8 { 8 } else { 4 };
         if let Some(entry) = pvh_entry_in(notes, align)? {
             return Ok(Some(entry));
         }

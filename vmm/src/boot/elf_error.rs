@@ -14,11 +14,11 @@ pub enum ElfError {
     /// The magic number is another one.
     #[error("is not an ELF file; give an uncompressed vmlinux, not a bzImage")]
     NotElf,
-    /// An ELF32 file.
-    #[error("is a 32-bit ELF file; link it as elf64-x86-64 (a 32-bit PVH entry can stay)")]
+    /// An ELF32 file that says no way in.
+    #[error("is a 32-bit ELF file without a PVH note; add one, or link it as elf64-x86-64")]
     Elf32,
     /// A file for another CPU.
-    #[error("is not for x86-64 (ELF machine {machine}, byte order {order})")]
+    #[error("is not for x86 (ELF machine {machine}, byte order {order})")]
     NotX86 {
         /// `e_machine`.
         machine: u16,

@@ -6,7 +6,7 @@ use vm_memory::Bytes;
 
 const MIB: u64 = 1 << 20;
 
-/// What [`Image::build`] makes an ELF64 file of.
+/// What [`Image::build`] makes an ELF file of.
 #[derive(Debug, Clone)]
 pub(in crate::boot) struct Image {
     /// `e_entry`.
@@ -33,28 +33,52 @@ impl Image {
         self
     }
 
-    /// The file's bytes.
+    /// The file's bytes, as ELF64.
     pub fn build(&self) -> Vec<u8> {
-        let mut out = b"\x7fELF\x02\x01\x01".to_vec();
+        self.build_as(Class::Elf64)
+    }
+
+    /// The file's bytes, as ELF32.
+    pub fn build_narrow(&self) -> Vec<u8> {
+        self.build_as(Class::Elf32)
+    }
+
+    fn build_as(&self, class: Class) -> Vec<u8> {
+        let (ident, machine) = match class {
+            Class::Elf32 => (1, EM_386),
+            Class::Elf64 => (2, EM_X86_64),
+        };
+        let word = |out: &mut Vec<u8>, word: u64| match class {
+            Class::Elf32 => out.extend((word as u32).to_le_bytes()),
+            Class::Elf64 => out.extend(word.to_le_bytes()),
+        };
+        let (header, program_header) = (class.header(), class.program_header());
+        let mut out = vec![0x7f, b'E', b'L', b'F', ident, 1, 1];
         out.resize(16, 0);
-        for half in [2u16, EM_X86_64] {
+        for half in [2u16, machine] {
             out.extend(half.to_le_bytes());
         }
         out.extend(1u32.to_le_bytes());
-        for word in [self.entry, HEADER as u64, 0] {
-            out.extend(word.to_le_bytes());
+        for value in [self.entry, header as u64, 0] {
+            word(&mut out, value);
         }
         out.extend(0u32.to_le_bytes());
-        for half in [HEADER, PROGRAM_HEADER, self.parts.len(), 0, 0, 0] {
+        for half in [header, program_header, self.parts.len(), 0, 0, 0] {
             out.extend((half as u16).to_le_bytes());
         }
-        let mut offset = (HEADER + self.parts.len() * PROGRAM_HEADER) as u64;
+        let mut offset = (header + self.parts.len() * program_header) as u64;
         for (kind, start, memsz, align, bytes) in &self.parts {
             out.extend(kind.to_le_bytes());
-            out.extend(7u32.to_le_bytes());
-            for word in [offset, *start, *start, bytes.len() as u64, *memsz, *align] {
-                out.extend(word.to_le_bytes());
+            if class == Class::Elf64 {
+                out.extend(7u32.to_le_bytes());
             }
+            for value in [offset, *start, *start, bytes.len() as u64, *memsz] {
+                word(&mut out, value);
+            }
+            if class == Class::Elf32 {
+                out.extend(7u32.to_le_bytes());
+            }
+            word(&mut out, *align);
             offset += bytes.len() as u64;
         }
         for (.., bytes) in &self.parts {
@@ -121,6 +145,29 @@ fn pvh_entry_is_preferred_to_the_64_bit_one() {
 }
 
 #[test]
+fn elf32_with_a_pvh_note_is_loaded_and_entered_there() {
+    let memory = guest();
+    let image = good().segment(4 * MIB, 0x3000, b"data").notes(4, &pvh_note(0x20_0004));
+    assert_eq!(load(&memory, &image.build_narrow()), Ok(Start::Pvh(0x20_0004)));
+    let mut found = [0; 11];
+    memory.read_slice(&mut found, GuestAddress(2 * MIB)).unwrap();
+    assert_eq!(&found, b"kernel code");
+    assert_eq!(memory.read_obj::<[u8; 6]>(GuestAddress(4 * MIB)).unwrap(), *b"data\0\0");
+}
+
+#[test]
+fn elf32_without_a_pvh_note_or_for_another_cpu_is_refused() {
+    says(&load(&guest(), &good().build_narrow()).unwrap_err(), &["32-bit ELF", "PVH note"]);
+    let mut arm = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
+    arm[18] = 40;
+    says(&load(&guest(), &arm).unwrap_err(), &["not for x86 (ELF machine 40"]);
+    let file = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
+    for cut in [20, 51, 60, file.len() - 40] {
+        says(&load(&guest(), &file[..cut]).unwrap_err(), &["cut short"]);
+    }
+}
+
+#[test]
 fn pvh_note_is_found_among_others_and_before_a_segment_of_other_notes() {
     let mut notes = note(b"GNU\0", 3, &[9; 20]);
     notes.extend(note(b"Xen\0", 5, b"xen-3.0\0"));
@@ -171,15 +218,15 @@ fn what_is_not_an_x86_64_elf_file_is_named() {
     says(&error(b"MZ\x90\0"), &["not an ELF file", "vmlinux"]);
     says(&error(b"\x7fEL"), &["not an ELF file"]);
     says(&error(b"\x7fELF\x02"), &["cut short: the ELF header ends at byte 64, the file at 5"]);
-    says(&patched(4, &[1]), &["32-bit ELF", "elf64-x86-64"]);
-    says(&patched(18, &[183, 0]), &["not for x86-64 (ELF machine 183"]);
-    says(&patched(5, &[2]), &["not for x86-64", "byte order 2"]);
+    says(&patched(4, &[1]), &["not for x86 (ELF machine 62"]);
+    says(&patched(18, &[183, 0]), &["not for x86 (ELF machine 183"]);
+    says(&patched(5, &[2]), &["not for x86", "byte order 2"]);
     says(&patched(4, &[7]), &["ELF class"]);
 }
 
 #[test]
 fn malformed_program_headers_are_named() {
-    says(&patched(54, &[32, 0]), &["not 56 bytes"]);
+    says(&patched(54, &[32, 0]), &["not that of their ELF class"]);
     says(&patched(56, &[129, 0]), &["more than 128"]);
     says(&patched(56, &[0, 0]), &["nothing to load"]);
     says(&patched(56, &[9, 0]), &["cut short: the program headers end", "at byte 568"]);
@@ -268,6 +315,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = load(&guest(), &bytes);
         let _ = load(&guest(), &[b"\x7fELF\x02\x01".as_slice(), &bytes].concat());
+        let _ = load(&guest(), &[b"\x7fELF\x01\x01".as_slice(), &bytes].concat());
     }
 
     #[test]
@@ -281,13 +329,12 @@ proptest! {
     fn mutated_files_never_panic_and_load_only_into_memory(
         fields in prop::collection::vec((0usize..30, interesting()), 1..4),
         cut in 0usize..400,
+        narrow: bool,
     ) {
-        let mut file = good()
-            .segment(5 * MIB, MIB, b"data")
-            .notes(4, &pvh_note(0x20_0000))
-            .build();
+        let image = good().segment(5 * MIB, MIB, b"data").notes(4, &pvh_note(0x20_0000));
+        let mut file = if narrow { image.build_narrow() } else { image.build() };
         for (field, value) in fields {
-            let at = 16 + field * 8;
+            let at = (16 + field * 8).min(file.len() - 8);
             file[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         if cut < file.len() / 2 {

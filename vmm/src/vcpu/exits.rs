@@ -195,3 +195,30 @@ fn read_msr(exit: ReadMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Mom
     *exit.data = value.unwrap_or(0);
     if value.is_some() { Next::Again } else { Next::Fault }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn string_instruction_is_one_access_after_another_to_the_same_port() {
+        let mut seen = Vec::new();
+        let next = ports(b"abcdef".chunks(2), |data| {
+            seen.push(data.to_vec());
+            bus::Outcome::None
+        });
+        assert!(matches!(next, Next::Again));
+        assert_eq!(seen, [b"ab", b"cd", b"ef"]);
+    }
+
+    #[test]
+    fn access_that_ends_the_vm_is_the_last() {
+        let mut count = 0;
+        let next = ports([1, 2, 3].into_iter(), |value| {
+            count += 1;
+            if value == 2 { bus::Outcome::Exit(7) } else { bus::Outcome::Unclaimed }
+        });
+        assert!(matches!(next, Next::End(Outcome::Exit(7))));
+        assert_eq!(count, 2);
+    }
+}

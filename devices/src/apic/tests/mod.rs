@@ -42,6 +42,7 @@ const CONFIG: ApicConfig = ApicConfig {
     tsc_khz: 2_000_000,
     timer_hz: 1_000_000_000,
     tsc_deadline: true,
+    least_period_ns: 0,
     pv_eoi: true,
 };
 

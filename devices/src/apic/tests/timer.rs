@@ -254,3 +254,23 @@ fn clock_that_runs_backwards_is_harmless() {
         assert_eq!(apic.deadline(), Some(1005));
     }
 }
+
+#[test]
+fn period_below_the_least_is_stretched_and_one_above_is_not() {
+    let mut apic = x2apic_of(ApicConfig { least_period_ns: 200_000, ..CONFIG });
+    set(&mut apic, TDCR, DIVIDE_BY_1);
+    set(&mut apic, LVT_TIMER, PERIODIC | 0x40);
+    set(&mut apic, TMICT, 10);
+    let mut now = apic.deadline().expect("armed");
+    assert_eq!(now, 10, "the first expiry is when the guest wants it");
+    for _ in 0..3 {
+        assert!(apic.advance(at(now)));
+        let next = apic.deadline().expect("armed");
+        assert_eq!(next - now, 200_000);
+        assert!(get_at(&mut apic, TMCCT, now + 100) <= 10, "never above the initial count");
+        now = next;
+    }
+    set_at(&mut apic, TMICT, 300_000, now);
+    assert!(apic.advance(at(now + 300_000)));
+    assert_eq!(apic.deadline(), Some(now + 600_000));
+}
