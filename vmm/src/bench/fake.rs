@@ -13,7 +13,8 @@ const SEC: u64 = 1_000_000_000;
 /// Rounds a busy guest does in a second of CPU time.
 pub const SPEED: u64 = 8_000_000;
 
-/// What goes otherwise than well; launches are counted from 0, the busy guest alone included.
+/// What goes otherwise than well. Launches are counted from 0, which is the first busy guest alone;
+/// the later ones are not counted.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     /// This launch is refused.
@@ -152,7 +153,9 @@ impl Launch for World {
     fn launch(&mut self, spec: &RunSpec) -> Result<Box<dyn Fleet>, LaunchError> {
         let mut state = self.0.borrow_mut();
         assert!(state.running.is_none(), "one fleet at a time");
-        state.launched.push(spec.clone());
+        if spec.tick_vms > 0 || state.launched.is_empty() {
+            state.launched.push(spec.clone());
+        }
         if state.script.refuse == Some(state.number()) {
             return Err("no memory left".into());
         }

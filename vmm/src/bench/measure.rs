@@ -8,7 +8,7 @@ use super::counters::{Counters, Footprint};
 use super::figures::Figure;
 use super::launch::{Fleet, Launch, RunSpec};
 use super::measured::{Measured, Reading};
-use super::plan::{CALIBRATION_NS, Plan, Turn, WARM_UP_NS};
+use super::plan::{CALIBRATION_NS, CALIBRATION_WARM_UP_NS, Plan, Turn, WARM_UP_NS};
 use super::progress::Progress;
 
 /// Longest sleep between two looks at the guests and at the user, in nanoseconds. Each look is a
@@ -40,7 +40,7 @@ pub(super) struct Bench<'a> {
     pub(super) progress: &'a mut dyn Progress,
 }
 
-/// What is run: a run of the plan, or the busy guest alone before all of them.
+/// What is run: a run of the plan, or a busy guest alone before it.
 #[derive(Clone, Copy)]
 enum What {
     Calibration,
@@ -52,6 +52,13 @@ impl What {
         match self {
             What::Calibration => "a busy guest alone".to_owned(),
             What::Turn { turn, .. } => format!("run {} of {}", turn.repeat, turn.mode.name()),
+        }
+    }
+
+    fn warm_up_ns(self) -> u64 {
+        match self {
+            What::Calibration => CALIBRATION_WARM_UP_NS,
+            What::Turn { .. } => WARM_UP_NS,
         }
     }
 
@@ -101,7 +108,7 @@ impl Bench<'_> {
         let launched = self.launch.launch(spec);
         let mut fleet =
             launched.map_err(|source| BenchError::Launch { run: what.name(), source })?;
-        self.wait(fleet.as_ref(), WARM_UP_NS, interval_ns, what)?;
+        self.wait(fleet.as_ref(), what.warm_up_ns(), interval_ns, what)?;
         let before = self.read(fleet.as_mut());
         self.wait(fleet.as_ref(), interval_ns, 0, what)?;
         let after = self.read(fleet.as_mut());

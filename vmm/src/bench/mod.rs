@@ -170,16 +170,18 @@ pub fn density(
     Ok(report)
 }
 
-/// The speed of a busy guest alone, and the figures of all runs.
+/// The median speed of a busy guest alone, and the figures of all runs.
 type Runs = (Figure, Vec<(Turn, Figures)>);
 
 fn all_runs(bench: &mut measure::Bench<'_>, plan: &Plan) -> Result<Runs, BenchError> {
-    let alone = bench.calibrate(plan)?;
-    let mut runs = Vec::new();
+    let (mut speeds, mut runs) = (Vec::new(), Vec::new());
     for (number, turn) in (1..).zip(plan.turns()) {
+        // Anew each time: the speed of a shared host's CPUs changes from minute to minute.
+        let alone = bench.calibrate(plan)?;
         let mut measured = bench.turn(plan, turn, number)?;
         measured.alone_per_cpu_sec = alone;
+        speeds.extend(alone.get());
         runs.push((turn, measured.figures()));
     }
-    Ok((alone, runs))
+    Ok((Figure::maybe(stats::median(&speeds)), runs))
 }

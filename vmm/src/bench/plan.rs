@@ -13,8 +13,10 @@ use super::launch::{Mode, RunSpec};
 
 /// How long the guests of a run are left alone before the measured interval, in nanoseconds.
 pub const WARM_UP_NS: u64 = 500_000_000;
-/// How long a busy guest alone is measured, in nanoseconds.
-pub const CALIBRATION_NS: u64 = 1_000_000_000;
+/// How long a busy guest is left alone before its speed is measured, in nanoseconds.
+pub const CALIBRATION_WARM_UP_NS: u64 = 50_000_000;
+/// How long a busy guest alone is measured before each run, in nanoseconds.
+pub const CALIBRATION_NS: u64 = 300_000_000;
 
 /// A benchmark. What serde leaves out is the JSON report's own business or said elsewhere in it.
 #[derive(Clone, Debug, Serialize)]
@@ -169,8 +171,8 @@ impl Plan {
     #[must_use]
     pub fn length_ns(&self) -> u64 {
         let runs = u64::from(self.repeat).saturating_mul(self.modes.len() as u64);
-        let calibration = if self.busy > 0 { WARM_UP_NS + CALIBRATION_NS } else { 0 };
-        runs.saturating_mul(WARM_UP_NS + self.interval_ns()).saturating_add(calibration)
+        let calibration = if self.busy > 0 { CALIBRATION_WARM_UP_NS + CALIBRATION_NS } else { 0 };
+        runs.saturating_mul(calibration + WARM_UP_NS + self.interval_ns())
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Report {
     pub host: HostFacts,
     /// What was asked for.
     pub plan: Plan,
-    /// Rounds of a busy guest alone for each second of CPU time.
+    /// Rounds of a busy guest alone for each second of CPU time: the median of all measurements.
     pub busy_alone_per_cpu_sec: Figure,
     /// The runs, in the order in which they took place.
     pub runs: Vec<Run>,
