@@ -4,6 +4,7 @@
 #![allow(missing_docs)] // criterion's macros make public items
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -29,8 +30,8 @@ fn halt_and_wake(c: &mut Criterion) {
             let mut at = 1_000_000;
             b.iter(|| {
                 at += 1;
-                let _ = tree.activate(last);
-                let _ = tree.deactivate(last, Some(at));
+                let _ = black_box(tree.activate(last));
+                let _ = black_box(tree.deactivate(last, Some(at)));
             });
         });
         let queue: Mutex<BTreeSet<(u64, u32)>> =

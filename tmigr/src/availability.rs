@@ -4,6 +4,7 @@
 
 use crate::events::Walk;
 use crate::sync::{self, Ordering};
+use crate::trace::TraceEvent;
 use crate::{Hierarchy, NEVER, Notices, Slot, SlotError, some_unless_never};
 
 /// What taking out a slot brought about.
@@ -22,11 +23,17 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// if it is available already.
     ///
     /// # Errors
-    /// There is no such slot, or it is not prepared.
+    /// There is no such slot, it is not prepared, isolated, or given up.
     pub fn available(&self, slot: Slot, idle: bool) -> Result<Notices, SlotError> {
-        let state = self.state(slot).ok_or(SlotError::NoSuchSlot(slot))?;
+        let state = self.known_state(slot)?;
         if !state.prepared() {
             return Err(SlotError::NotPrepared(slot));
+        }
+        if state.marks.isolated.load(Ordering::Acquire) {
+            return Err(SlotError::Isolated(slot));
+        }
+        if state.marks.given_up.load(Ordering::Acquire) {
+            return Err(SlotError::GivenUp(slot));
         }
         let Some(place) = state.place() else {
             return Ok(Notices::default());
@@ -42,6 +49,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             self.activate_locked(state, place);
         }
         state.set_available(true);
+        self.trace(|| TraceEvent::CpuOnline(self.slot_trace(slot, place.group)));
         self.available.fetch_add(1, Ordering::Relaxed);
         Ok(Notices::default())
     }
@@ -72,6 +80,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             state.set_wakeup(NEVER);
             self.deactivate_locked(place, &mut walk);
             self.available.fetch_sub(1, Ordering::Relaxed);
+            self.trace(|| TraceEvent::CpuOffline(self.slot_trace(slot, place.group)));
         }
         let notices = self.notices(place, slot, walk.touched);
         Unavailable { trigger: some_unless_never(walk.first), notices }

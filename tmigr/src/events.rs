@@ -12,8 +12,9 @@
 
 use crate::group::{Counters, Events, Group, Place, index_of};
 use crate::queue::Event;
+use crate::trace::TraceEvent;
 use crate::word::Word;
-use crate::{Hierarchy, NEVER, Slot};
+use crate::{Hierarchy, NEVER, Slot, some_unless_never};
 
 /// What a walk carries upwards and brings back.
 pub(crate) struct Walk {
@@ -65,10 +66,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         walk: &mut Walk,
     ) -> Climb {
         Counters::count(&group.counters.walks);
-        match below {
+        let climb = match below {
             None => update_from_slot(group, place, walk),
             Some(child) => update_from_group(group, child, place, walk),
-        }
+        };
+        self.trace(|| updated(group, below, place, walk));
+        climb
     }
 
     /// Walks `update_events` from a slot's place upwards until it is done.
@@ -80,6 +83,27 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             }
             below = Some(group);
         }
+    }
+}
+
+fn updated<const F: usize>(
+    group: &Group<F>,
+    below: Option<&Group<F>>,
+    place: Place,
+    walk: &Walk,
+) -> TraceEvent {
+    let expiry = below.map_or(walk.next, Group::next_expiry);
+    TraceEvent::UpdateEvents {
+        child: below.and_then(|_| group.child(place.mask)),
+        group: place.group,
+        child_lvl: below.map_or(0, |child| child.level),
+        group_lvl: group.level,
+        nextevt: some_unless_never(walk.first),
+        group_next_expiry: some_unless_never(group.next_expiry()),
+        child_evt_expiry: some_unless_never(expiry),
+        child_evtcpu: walk.slot.0,
+        child_active: below.map_or(0, |child| child.word.load().active()),
+        group_active: group.word.load().active(),
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) struct Counters {
     pub walks: AtomicU64,
     pub passes: AtomicU64,
     pub expiries: AtomicU64,
+    pub retries: AtomicU64,
 }
 
 impl Counters {

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::group::{Group, GroupId, Place};
 use crate::sync::{self, Ordering};
+use crate::trace::TraceEvent;
 use crate::{Hierarchy, Notices, Slot};
 
 /// Why a slot could not be prepared. Nothing was changed.
@@ -98,7 +99,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             return Ok(Notices::default());
         }
         if self.geometry.levels == 0 {
-            state.set_place(None);
+            state.set_place(None, node);
             return Ok(Notices::default());
         }
         self.check_preparer(slot, by)?;
@@ -108,7 +109,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             return Err(PrepareError::NoActiveSlot(by));
         }
         self.reserve(&mut growth, &branch, old_root)?;
-        state.set_place(Some(self.graft(&mut growth, slot, node, &branch, old_root)));
+        state.set_place(Some(self.graft(&mut growth, slot, node, &branch, old_root)), node);
         let Some(old_root) = old_root else {
             return Ok(Notices::default());
         };
@@ -167,7 +168,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     fn make(&self, growth: &mut Growth, group: Group<FANOUT>) -> GroupId {
         let (height, node) = (group.level as usize, group.node);
+        let lvl = group.level;
         let id = self.groups.push(group);
+        self.trace(|| TraceEvent::GroupSet { group: id, lvl, numa_node: node });
         let level = &mut growth.levels[height];
         level.count += 1;
         match level.latest.iter_mut().find(|(of, _)| *of == node) {
@@ -204,6 +207,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let home = self.groups.get(stack[0]);
         let mask = home.occupy();
         home.name_child(mask, slot.0);
+        self.trace(|| TraceEvent::ConnectCpuParent {
+            cpu: slot.0,
+            parent: stack[0],
+            lvl: 0,
+            numa_node: home.node,
+            num_children: home.occupied(),
+            groupmask: mask,
+        });
         Place { group: stack[0], mask }
     }
 
@@ -212,7 +223,20 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let above = self.groups.get(parent);
         let mask = above.occupy();
         above.name_child(mask, child);
-        self.groups.get(child).publish_above(Place { group: parent, mask });
+        self.publish(child, Place { group: parent, mask });
+    }
+
+    fn publish(&self, child: GroupId, place: Place) {
+        self.groups.get(child).publish_above(place);
+        let above = self.groups.get(place.group);
+        self.trace(|| TraceEvent::ConnectChildParent {
+            child,
+            parent: place.group,
+            lvl: above.level,
+            numa_node: above.node,
+            num_children: above.occupied(),
+            groupmask: place.mask,
+        });
     }
 
     /// Connects the old root to the new one, and marks it active there.
@@ -229,7 +253,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let reserved = Place { group: top, mask: 1 };
         let highest = stack[stack.len() - 1];
         self.groups.get(top).name_child(reserved.mask, highest);
-        self.groups.get(highest).publish_above(reserved);
+        self.publish(highest, reserved);
         for pair in stack.windows(2).rev() {
             self.connect(pair[0], pair[1]);
         }

@@ -8,9 +8,11 @@ use crate::arena::Arena;
 use crate::geometry::Geometry;
 use crate::group::{Group, GroupId, Place};
 use crate::growth::Growth;
+use crate::pool::Pool;
 use crate::slot::SlotState;
 use crate::sync::{AtomicU32, Mutex, Ordering};
-use crate::{Slot, some_unless_never};
+use crate::trace::{Totals, Trace};
+use crate::{Slot, SlotError, some_unless_never};
 
 /// Why a hierarchy could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -27,17 +29,14 @@ pub enum CreateError {
     /// The memory is used up.
     #[error("no memory for the slots of the hierarchy")]
     NoMemory,
-}
-
-/// Why a call about a slot was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum SlotError {
-    /// The hierarchy has no such slot.
-    #[error("there is no slot {0}")]
-    NoSuchSlot(Slot),
-    /// The slot was not prepared.
-    #[error("slot {0} is not prepared")]
-    NotPrepared(Slot),
+    /// The housekeeper is no slot of the hierarchy.
+    #[error("slot {keeper} cannot be housekeeper: there are {slots} slots")]
+    Housekeeper {
+        /// Who was named.
+        keeper: Slot,
+        /// How many slots there are.
+        slots: u32,
+    },
 }
 
 /// A tree of groups over the slots of vCPUs. See the crate's documentation.
@@ -54,6 +53,12 @@ pub struct Hierarchy<const FANOUT: usize = 8> {
     /// How many slots are available. Written under `availability`; growth reads it (relaxed: who
     /// prepares with nobody available is told of a change by whoever made it).
     pub(crate) available: AtomicU32,
+    /// The isolated slots; serialises their changes. Outermost.
+    pub(crate) isolated: Mutex<Vec<Slot>>,
+    pub(crate) housekeeper: Option<Slot>,
+    pub(crate) pool: Pool,
+    pub(crate) totals: Totals,
+    pub(crate) trace: Option<Box<dyn Trace>>,
 }
 
 /// Work done at the groups of one level, summed up since the creation of the hierarchy.
@@ -65,6 +70,17 @@ pub struct LevelCounters {
     pub passes: u64,
     /// Events that a remote pass took from a group of the level.
     pub expiries: u64,
+    /// Exchanges of a group's word that had to be tried again.
+    pub retries: u64,
+}
+
+/// Work done since the creation of the hierarchy.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Statistics {
+    /// Notices handed out: each one is a thread to be told.
+    pub notices: u64,
+    /// By level, the lowest first.
+    pub levels: Vec<LevelCounters>,
 }
 
 /// The state of a group at some moment, its fields read one after the other.
@@ -111,7 +127,25 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             growth: Mutex::new(Growth::new(geometry.levels).ok_or(CreateError::NoMemory)?),
             availability: Mutex::new(()),
             available: AtomicU32::new(0),
+            isolated: Mutex::new(Vec::new()),
+            housekeeper: None,
+            pool: Pool::new(),
+            totals: Totals::default(),
+            trace: None,
         })
+    }
+
+    /// The same, with a slot that keeps the hierarchy alive: it cannot be isolated.
+    ///
+    /// # Errors
+    /// As [`Hierarchy::new`]; the housekeeper is no slot of the hierarchy.
+    pub fn with_housekeeper(slots: u32, nodes: u32, keeper: Slot) -> Result<Self, CreateError> {
+        let mut hierarchy = Self::new(slots, nodes)?;
+        if keeper.0 >= slots {
+            return Err(CreateError::Housekeeper { keeper, slots });
+        }
+        hierarchy.housekeeper = Some(keeper);
+        Ok(hierarchy)
     }
 
     /// The most levels that the tree may grow to; 0: one slot, no hierarchy.
@@ -148,8 +182,18 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             sum.walks += group.counters.walks.load(Ordering::Relaxed);
             sum.passes += group.counters.passes.load(Ordering::Relaxed);
             sum.expiries += group.counters.expiries.load(Ordering::Relaxed);
+            sum.retries += group.counters.retries.load(Ordering::Relaxed);
         }
         levels
+    }
+
+    /// Work done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            notices: self.totals.notices.load(Ordering::Relaxed),
+            levels: self.level_counters(),
+        }
     }
 
     /// All groups, in order of creation.
@@ -176,6 +220,11 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     pub(crate) fn state(&self, slot: Slot) -> Option<&SlotState> {
         self.slots.get(slot.0 as usize)
+    }
+
+    /// The state of a slot, or that there is none.
+    pub(crate) fn known_state(&self, slot: Slot) -> Result<&SlotState, SlotError> {
+        self.state(slot).ok_or(SlotError::NoSuchSlot(slot))
     }
 
     /// The state and place of a slot that takes part.

@@ -31,10 +31,14 @@
 //! - **Whoever changes something** carries the [`Notice`]s that come back to the slots named.
 //! - **Whoever prepares** a slot ([`Hierarchy::prepare`]) is active in the tree throughout.
 //! - A slot that is not available takes part in nothing, and gets back what it gives.
+//! - Slots are numbered by the caller ([`Hierarchy::prepare`]) or handed out and given up again
+//!   ([`Hierarchy::acquire`], [`Hierarchy::give_up`]). Isolated ones ([`Hierarchy::isolate`]) cannot be
+//!   available.
 //!
 //! # Locks
 //!
-//! Outermost, never together: the growth mutex and the availability mutex. Then the lock of one
+//! Outermost: the mutex of isolation, then, never together, the growth mutex and the availability
+//! mutex; the pool's mutex alone. Then the lock of one
 //! slot, a group, its parent: bottom-up, never more than these three. The group word needs no lock.
 //! Callbacks run with no lock held, except [`Expire::release`] (the slot's lock). Groups are never
 //! freed.
@@ -53,22 +57,25 @@
 //! # Limits
 //!
 //! [`MAX_SLOTS`] slots. Groups are never freed. Times are nanoseconds; the last two values of the
-//! clock's range (584 years) mean "no timer" and "not before the end". There is no isolation of
-//! slots other than [`Hierarchy::unavailable`].
+//! clock's range (584 years) mean "no timer" and "not before the end".
 #![forbid(unsafe_code)]
 
 mod arena;
 mod availability;
+mod error;
 mod events;
 mod geometry;
 mod group;
 mod growth;
 mod hierarchy;
+mod isolation;
 mod notify;
+mod pool;
 mod queue;
 mod remote;
 mod slot;
 mod sync;
+mod trace;
 mod walk;
 mod word;
 
@@ -76,12 +83,15 @@ mod word;
 mod tests;
 
 pub use availability::Unavailable;
+pub use error::{Activity, SlotError};
 pub use geometry::MAX_SLOTS;
 pub use growth::PrepareError;
-pub use hierarchy::{CreateError, GroupView, Hierarchy, LevelCounters, SlotError};
+pub use hierarchy::{CreateError, GroupView, Hierarchy, LevelCounters, Statistics};
+pub use isolation::Isolated;
 pub use notify::{Notice, Notices};
 pub use remote::{Expire, Expired, Next, Pass};
 pub use slot::Slot;
+pub use trace::{GroupState, SlotTrace, Trace, TraceEvent};
 pub use walk::Wakeup;
 
 /// No timer, inside.

@@ -121,6 +121,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 continue;
             };
             if let Some(notice) = self.advance(notice) {
+                self.totals.notices.fetch_add(1, Ordering::Relaxed);
                 notices.push(notice);
             }
         }

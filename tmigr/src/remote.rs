@@ -16,6 +16,7 @@ use crate::events::Walk;
 use crate::group::{Counters, Group, Place};
 use crate::notify::Notice;
 use crate::sync;
+use crate::trace::TraceEvent;
 use crate::{Hierarchy, NEVER, Slot, never_if_none, some_unless_never};
 
 /// What the caller of a remote pass does for it.
@@ -127,6 +128,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             }
             if !counted {
                 Counters::count(&group.counters.passes);
+                let (group, lvl) = (place.group, group.level);
+                self.trace(|| TraceEvent::HandleRemote { group, lvl });
                 counted = true;
             }
             let mut events = group.lock();
@@ -160,6 +163,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             data.remote = true;
             data.own_next = NEVER;
             state.set_wakeup(NEVER);
+            self.trace(|| TraceEvent::HandleRemoteCpu(self.slot_trace(slot, place.group)));
         }
         let expired = expire.expire(slot, pass.now);
         let mut walk = Walk::new(slot, NEVER);

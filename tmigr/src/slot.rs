@@ -4,17 +4,19 @@
 //!
 //! | field | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `place` | growth, once | all | `OnceLock` |
+//! | `place`, `node` | growth, once | all | `OnceLock` |
 //! | `data` | under its lock | under its lock | |
 //! | `available`, `idle` | under the slot's lock, by the slot's owner | the owner without the lock, everybody under it | release/acquire |
 //! | `wakeup` | under the slot's lock: its owner, and a pass that takes the slot's timers | the owner, without the lock | release/acquire; read late it means one needless wakeup |
+//! | `marks` | whoever gives the slot up, hands it out, isolates it | all | release/acquire |
 //! | `known` | its owner (`responsibility`), and whoever makes it earlier | the same | `SeqCst`, see `notify` |
 
 use std::fmt;
 
 use crate::NEVER;
 use crate::group::Place;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering};
+use crate::pool::Marks;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering};
 
 /// The number of a slot: the place of one vCPU in the hierarchy, from 0 up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct SlotState {
     idle: AtomicBool,
     wakeup: AtomicU64,
     pub known: AtomicU64,
+    node: AtomicU32,
+    pub marks: Marks,
 }
 
 impl SlotState {
@@ -57,6 +61,8 @@ impl SlotState {
             idle: AtomicBool::new(true),
             wakeup: AtomicU64::new(NEVER),
             known: AtomicU64::new(NEVER),
+            node: AtomicU32::new(0),
+            marks: Marks::new(),
         }
     }
 
@@ -64,8 +70,14 @@ impl SlotState {
         self.place.get().is_some()
     }
 
+    /// The node that it was prepared for.
+    pub(crate) fn node(&self) -> u32 {
+        self.node.load(Ordering::Relaxed)
+    }
+
     /// Publishes the slot's place. Growth does it once.
-    pub(crate) fn set_place(&self, place: Option<Place>) {
+    pub(crate) fn set_place(&self, place: Option<Place>, node: u32) {
+        self.node.store(node, Ordering::Relaxed);
         let fresh = self.place.set(place).is_ok();
         debug_assert!(fresh, "a slot is prepared once");
     }

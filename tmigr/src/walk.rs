@@ -14,8 +14,11 @@ use crate::events::{Climb, Walk};
 use crate::group::Place;
 use crate::slot::{Data, SlotState};
 use crate::sync;
+use crate::trace::{self, TraceEvent};
 use crate::word::Departure;
-use crate::{Hierarchy, NEVER, Notices, Slot, never_if_none, some_unless_never};
+use crate::{
+    Activity, Hierarchy, NEVER, Notices, Slot, SlotError, never_if_none, some_unless_never,
+};
 
 /// When a slot that is idle has to be back, and who else has to be told.
 #[must_use]
@@ -29,31 +32,42 @@ pub struct Wakeup {
 }
 
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
-    /// An idle slot becomes active; nothing happens if it is active already, or not available.
+    /// An idle slot becomes active; nothing happens if it is not available.
     ///
     /// The owner asks for its `responsibility` before it lets its guest run.
-    pub fn activate(&self, slot: Slot) -> Notices {
+    ///
+    /// # Errors
+    /// There is no such slot, or it is active already.
+    pub fn activate(&self, slot: Slot) -> Result<Notices, SlotError> {
+        self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
-            return Notices::default();
+            return Ok(Notices::default());
         };
         let _data = sync::lock(&state.data);
-        if state.available() && state.idle() {
+        if state.available() {
+            needs(slot, state, Activity::Idle)?;
+            self.trace(|| TraceEvent::CpuActive(self.slot_trace(slot, place.group)));
             self.activate_locked(state, place);
         }
-        Notices::default()
+        Ok(Notices::default())
     }
 
     /// An active slot becomes idle. `next` is the expiry, in nanoseconds, of its first timer that
     /// needs care meanwhile; `None` if it has none or its own local timer comes first.
     ///
     /// A slot that is not available gets `next` back.
-    pub fn deactivate(&self, slot: Slot, next: Option<u64>) -> Wakeup {
+    ///
+    /// # Errors
+    /// There is no such slot, or it is idle already.
+    pub fn deactivate(&self, slot: Slot, next: Option<u64>) -> Result<Wakeup, SlotError> {
+        self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
-            return Wakeup { first: next, notices: Notices::default() };
+            return Ok(Wakeup { first: next, notices: Notices::default() });
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
             let mut data = sync::lock(&state.data);
+            needs(slot, state, Activity::Active)?;
             data.own_next = walk.next;
             if walk.next != NEVER {
                 self.arm(&mut data, place, walk.next);
@@ -61,21 +75,31 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             self.deactivate_locked(place, &mut walk);
             state.set_wakeup(walk.first);
             state.set_idle(true);
+            self.trace(|| TraceEvent::CpuIdle {
+                slot: self.slot_trace(slot, place.group),
+                nextevt: next,
+            });
         }
-        self.wakeup(place, walk)
+        Ok(self.wakeup(place, walk))
     }
 
     /// The first timer of an idle slot is now `next`, in nanoseconds; `None`: it has none, and
     /// what is queued for it stays.
     ///
     /// A slot that is not available gets `next` back.
-    pub fn new_timer(&self, slot: Slot, next: Option<u64>) -> Wakeup {
+    ///
+    /// # Errors
+    /// There is no such slot, or it is active.
+    pub fn new_timer(&self, slot: Slot, next: Option<u64>) -> Result<Wakeup, SlotError> {
+        self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
-            return Wakeup { first: next, notices: Notices::default() };
+            return Ok(Wakeup { first: next, notices: Notices::default() });
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
             let mut data = sync::lock(&state.data);
+            needs(slot, state, Activity::Idle)?;
+            self.trace(|| TraceEvent::CpuNewTimer(self.slot_trace(slot, place.group)));
             data.own_next = walk.next;
             let group = self.groups.get(place.group);
             let queued = walk.next == data.event_expires && !group.ignores(place.mask);
@@ -88,33 +112,41 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                     self.update_upwards(place, &mut walk);
                 }
                 state.set_wakeup(walk.first);
+                self.trace(|| TraceEvent::CpuNewTimerIdle {
+                    slot: self.slot_trace(slot, place.group),
+                    nextevt: next,
+                });
             }
         }
-        self.wakeup(place, walk)
+        Ok(self.wakeup(place, walk))
     }
 
     /// What `deactivate(slot, next)` would answer, guessed without a lock, for an active slot:
     /// `None` if somebody else would care.
     ///
-    /// A slot that is idle or not available gets `next` back.
-    #[must_use]
-    pub fn quick_check(&self, slot: Slot, next: Option<u64>) -> Option<u64> {
-        let Some((_, place)) = self.member(slot).filter(|(state, _)| !state.idle()) else {
-            return next;
+    /// A slot that is not available gets `next` back.
+    ///
+    /// # Errors
+    /// There is no such slot, or it is idle.
+    pub fn quick_check(&self, slot: Slot, next: Option<u64>) -> Result<Option<u64>, SlotError> {
+        self.known_state(slot)?;
+        let Some((state, place)) = self.member(slot) else {
+            return Ok(next);
         };
+        needs(slot, state, Activity::Active)?;
         let word = self.groups.get(place.group).word.load();
         if !word.falls_to(place.mask) {
-            return None;
+            return Ok(None);
         }
         let mut first = never_if_none(next);
         // An active slot's events are not sorted into the levels above: all of them count.
         for (group, _) in self.path(place) {
             if !group.word.load().lonely() {
-                return None;
+                return Ok(None);
             }
             first = first.min(group.next_expiry());
         }
-        some_unless_never(first)
+        Ok(some_unless_never(first))
     }
 
     /// The slot's event counts from now on, and is about to be queued for `next`.
@@ -134,7 +166,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// Marks a branch active from `from` upwards.
     pub(crate) fn activate_upwards(&self, from: Place) {
         for (group, place) in self.path(from) {
-            let took = group.word.activate(place.mask);
+            let (word, took) = group.word.activate(place.mask, &group.counters.retries);
+            self.trace(|| TraceEvent::GroupSetCpuActive(trace::group_state(group, place, word)));
             // The group's own migrator looks after its events again.
             if let Some(above) = group.above() {
                 self.groups.get(above.group).set_ignored(above.mask, true);
@@ -149,8 +182,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
         let mut below = None;
         for (group, at) in self.path(place) {
-            let departure =
-                group.word.deactivate(at.mask, || below.is_none_or(|child| self.is_vacant(child)));
+            let (word, departure) = group.word.deactivate(at.mask, &group.counters.retries, || {
+                below.is_none_or(|child| self.is_vacant(child))
+            });
+            self.trace(|| TraceEvent::GroupSetCpuInactive(trace::group_state(group, at, word)));
             let _whatever_its_answer: Climb =
                 self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
             match departure {
@@ -169,4 +204,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let notices = self.notices(place, walk.slot, walk.touched);
         Wakeup { first: some_unless_never(walk.first), notices }
     }
+}
+
+/// Refuses a call that is not for a slot in its state.
+fn needs(slot: Slot, state: &SlotState, needed: Activity) -> Result<(), SlotError> {
+    let found = if state.idle() { Activity::Idle } else { Activity::Active };
+    if found == needed { Ok(()) } else { Err(SlotError::WrongState { slot, found, needed }) }
 }

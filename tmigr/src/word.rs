@@ -16,7 +16,7 @@
 //! same branch may overtake it. The late exchange must fail even where `active` and `migrator`
 //! have returned to the values that it read, so that it looks at the child again.
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 const NO_MIGRATOR: u8 = 0xFF;
 
@@ -104,29 +104,37 @@ impl AtomicWord {
         Word(self.0.load(Ordering::SeqCst))
     }
 
-    /// Marks a child active; true if it took the role of the migrator.
+    /// Marks a child active; the new word, and whether it took the role of the migrator.
+    /// `retries` counts attempts that failed.
     #[must_use]
-    pub(crate) fn activate(&self, child: u8) -> bool {
+    pub(crate) fn activate(&self, child: u8, retries: &AtomicU64) -> (Word, bool) {
         let mut now = self.load();
         loop {
             let (next, took) = now.activated(child);
             match self.exchange(now, next) {
-                Ok(()) => return took,
+                Ok(()) => return (next, took),
                 Err(seen) => now = seen,
             }
+            retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Marks a child idle, unless `child_idle`, asked anew before every attempt, says that it is
     /// active again.
-    pub(crate) fn deactivate(&self, child: u8, child_idle: impl Fn() -> bool) -> Departure {
+    pub(crate) fn deactivate(
+        &self,
+        child: u8,
+        retries: &AtomicU64,
+        child_idle: impl Fn() -> bool,
+    ) -> (Word, Departure) {
         let mut now = self.load();
         loop {
             let (next, departure) = now.deactivated(child, child_idle());
             match self.exchange(now, next) {
-                Ok(()) => return departure,
+                Ok(()) => return (next, departure),
                 Err(seen) => now = seen,
             }
+            retries.fetch_add(1, Ordering::Relaxed);
             // Whoever changed the word may have been the child's activation, which changed the
             // child's word first: it must be seen by the next look at the child.
             fence(Ordering::SeqCst);
@@ -147,11 +155,19 @@ mod tests {
 
     use super::*;
 
+    fn activate(word: &AtomicWord, child: u8) -> bool {
+        word.activate(child, &AtomicU64::new(0)).1
+    }
+
+    fn deactivate(word: &AtomicWord, child: u8, child_idle: impl Fn() -> bool) -> Departure {
+        word.deactivate(child, &AtomicU64::new(0), child_idle).1
+    }
+
     #[test]
     fn the_first_to_come_is_migrator() {
         let word = AtomicWord::new();
-        assert!(word.activate(4));
-        assert!(!word.activate(1));
+        assert!(activate(&word, 4));
+        assert!(!activate(&word, 1));
         assert_eq!(word.load(), Word::pack(5, 4, 2));
     }
 
@@ -159,41 +175,41 @@ mod tests {
     fn the_role_goes_to_the_lowest_active_child() {
         let word = AtomicWord::new();
         for child in [1, 8, 4, 0x80] {
-            let _ = word.activate(child);
+            let _ = activate(&word, child);
         }
-        assert_eq!(word.deactivate(1, || true), Departure::HandedOver);
+        assert_eq!(deactivate(&word, 1, || true), Departure::HandedOver);
         assert_eq!(word.load().migrator(), Some(4));
-        assert_eq!(word.deactivate(0x80, || true), Departure::Unchanged);
-        assert_eq!(word.deactivate(4, || true), Departure::HandedOver);
-        assert_eq!(word.deactivate(8, || true), Departure::Vacant);
+        assert_eq!(deactivate(&word, 0x80, || true), Departure::Unchanged);
+        assert_eq!(deactivate(&word, 4, || true), Departure::HandedOver);
+        assert_eq!(deactivate(&word, 8, || true), Departure::Vacant);
         assert_eq!(word.load(), Word::pack(0, NO_MIGRATOR, 8));
     }
 
     #[test]
     fn a_child_that_is_active_again_keeps_bit_and_role() {
         let word = AtomicWord::new();
-        let _ = word.activate(2);
-        assert_eq!(word.deactivate(2, || false), Departure::Unchanged);
+        let _ = activate(&word, 2);
+        assert_eq!(deactivate(&word, 2, || false), Departure::Unchanged);
         assert_eq!(word.load(), Word::pack(2, 2, 2));
     }
 
     #[test]
     fn leaving_an_idle_group_is_not_propagated() {
         let word = AtomicWord::new();
-        assert_eq!(word.deactivate(2, || true), Departure::Unchanged);
+        assert_eq!(deactivate(&word, 2, || true), Departure::Unchanged);
         assert_eq!(word.load().migrator(), None);
     }
 
     #[test]
     fn race_1_a_late_deactivation_looks_at_the_child_again() {
         let word = AtomicWord::new();
-        let _ = word.activate(1);
+        let _ = activate(&word, 1);
         let asked = Cell::new(0);
-        let departure = word.deactivate(1, || {
+        let departure = deactivate(&word, 1, || {
             asked.set(asked.get() + 1);
             // The branch comes back between the look at the child and the exchange.
             if asked.get() == 1 {
-                let _ = word.activate(1);
+                let _ = activate(&word, 1);
             }
             asked.get() == 1
         });
@@ -211,7 +227,7 @@ mod tests {
     fn all_eight_active_is_not_no_migrator() {
         let word = AtomicWord::new();
         for bit in 0..8 {
-            let _ = word.activate(1 << bit);
+            let _ = activate(&word, 1 << bit);
         }
         assert_eq!(word.load().active(), 0xFF);
         assert_eq!(word.load().migrator(), Some(1));

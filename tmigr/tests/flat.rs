@@ -125,7 +125,7 @@ impl<const F: usize> World<F> {
     }
 
     fn activate(&mut self, at: usize) {
-        let notices = self.tree.activate(Slot(at as u32));
+        let notices = self.tree.activate(Slot(at as u32)).unwrap();
         self.members[at].idle = false;
         self.tell(notices);
         self.arm(at);
@@ -133,7 +133,7 @@ impl<const F: usize> World<F> {
 
     fn deactivate(&mut self, at: usize) {
         let next = self.members[at].first();
-        let wakeup = self.tree.deactivate(Slot(at as u32), next);
+        let wakeup = self.tree.deactivate(Slot(at as u32), next).unwrap();
         self.members[at].idle = true;
         self.tell(wakeup.notices);
         assert_eq!(self.tree.responsibility(Slot(at as u32)), wakeup.first);
@@ -142,7 +142,7 @@ impl<const F: usize> World<F> {
 
     fn new_timer(&mut self, at: usize) {
         let next = self.members[at].first();
-        let wakeup = self.tree.new_timer(Slot(at as u32), next);
+        let wakeup = self.tree.new_timer(Slot(at as u32), next).unwrap();
         self.tell(wakeup.notices);
         self.arm(at);
     }

@@ -165,7 +165,7 @@ impl<const F: usize> Thread<'_, F> {
             let now = world.clock.load(SeqCst);
             let own = world.fire(slot, now);
             if idle {
-                let wakeup = world.tree.new_timer(Slot(slot as u32), own);
+                let wakeup = world.tree.new_timer(Slot(slot as u32), own).unwrap();
                 world.tell(wakeup.notices);
             }
             let mut host = world.tree.responsibility(Slot(slot as u32));
@@ -214,11 +214,11 @@ impl<const F: usize> Thread<'_, F> {
             world.armed.fetch_add(1, SeqCst);
         }
         if self.mine[slot].idle {
-            world.tell(world.tree.activate(name));
+            world.tell(world.tree.activate(name).unwrap());
             self.mine[slot].idle = false;
         } else {
             let first = world.fire(slot, now);
-            let wakeup = world.tree.deactivate(name, first);
+            let wakeup = world.tree.deactivate(name, first).unwrap();
             world.tell(wakeup.notices);
             self.mine[slot].idle = true;
         }

@@ -224,8 +224,8 @@ impl Domain {
 }
 
 fn prepared(count: u32) -> Result<Hierarchy, DomainError> {
-    let hierarchy =
-        Hierarchy::new(count, 1).map_err(|source| DomainError::Create { slots: count, source })?;
+    let hierarchy = Hierarchy::with_housekeeper(count, 1, HOUSEKEEPER)
+        .map_err(|source| DomainError::Create { slots: count, source })?;
     for slot in 0..count {
         let _nobody_runs_yet = hierarchy
             .prepare(Slot(slot), 0, HOUSEKEEPER)

@@ -4,7 +4,9 @@
 
 use std::fmt::{self, Write as _};
 
-use tmigr::{Expire, Expired, GroupView, Hierarchy, Next, Notice, PrepareError, Slot};
+use tmigr::{
+    Expire, Expired, GroupView, Hierarchy, Next, Notice, PrepareError, Slot, SlotError, Wakeup,
+};
 
 /// A line that is no command, or not one that can be given here.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +98,15 @@ fn shown(expiry: Option<u64>) -> String {
     expiry.filter(|at| *at != u64::MAX).map_or("never".into(), |at| at.to_string())
 }
 
+/// What a command that may be refused prints.
+fn answer(result: Result<String, SlotError>) -> String {
+    result.unwrap_or_else(|why| format!("error {why}"))
+}
+
+fn first(wakeup: Wakeup) -> String {
+    format!("first {}", shown(wakeup.first))
+}
+
 /// The timers of each slot, sorted, and what a pass removed from them.
 struct Timers {
     lists: Vec<Vec<u64>>,
@@ -182,20 +193,20 @@ impl World {
             }
             "activate" => {
                 let [slot] = exactly(arguments)?;
-                let _not_shown = self.tree.activate(self.slot(slot)?);
-                Ok("ok".into())
+                Ok(answer(self.tree.activate(self.slot(slot)?).map(|_not_shown| "ok".into())))
             }
             "deactivate" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
-                Ok(format!("first {}", shown(self.tree.deactivate(slot, next).first)))
+                Ok(answer(self.tree.deactivate(slot, next).map(first)))
             }
             "new_timer" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
-                Ok(format!("first {}", shown(self.tree.new_timer(slot, next).first)))
+                Ok(answer(self.tree.new_timer(slot, next).map(first)))
             }
             "quick_check" => {
                 let (slot, next) = self.slot_and_expiry(arguments)?;
-                Ok(format!("next {}", shown(self.tree.quick_check(slot, next))))
+                let forecast = self.tree.quick_check(slot, next);
+                Ok(answer(forecast.map(|at| format!("next {}", shown(at)))))
             }
             "requires" => {
                 let (slot, now) = self.slot_and_time(arguments)?;

@@ -3,6 +3,9 @@
 mod operations;
 mod races;
 mod rows;
+mod slots;
+mod states;
+mod traced;
 
 use std::collections::VecDeque;
 
@@ -21,13 +24,13 @@ fn tree<const F: usize>(count: u32, active: u32) -> Hierarchy<F> {
         let _ = tree.available(Slot(slot), slot >= active).unwrap();
     }
     if active == 0 {
-        let _ = tree.deactivate(Slot(0), None);
+        let _ = tree.deactivate(Slot(0), None).unwrap();
     }
     tree
 }
 
 fn first<const F: usize>(tree: &Hierarchy<F>, slot: u32, next: Option<u64>) -> Option<u64> {
-    tree.deactivate(Slot(slot), next).first
+    tree.deactivate(Slot(slot), next).unwrap().first
 }
 
 /// Answers from a script and notes what it was asked.

@@ -9,10 +9,11 @@ fn a_slot_out_of_range_takes_part_in_nothing() {
     let far = Slot(2);
     assert_eq!(tree.prepare(far, 0, Slot(0)).unwrap_err(), PrepareError::NoSuchSlot(far));
     assert_eq!(tree.available(far, true).unwrap_err(), SlotError::NoSuchSlot(far));
-    assert_eq!(tree.deactivate(far, Some(3)).first, Some(3));
-    assert_eq!(tree.new_timer(far, Some(3)).first, Some(3));
-    assert_eq!(tree.quick_check(far, Some(3)), Some(3));
-    assert!(tree.activate(far).is_empty());
+    assert_eq!(tree.deactivate(far, Some(3)).unwrap_err(), SlotError::NoSuchSlot(far));
+    assert_eq!(tree.new_timer(far, Some(3)).unwrap_err(), SlotError::NoSuchSlot(far));
+    assert_eq!(tree.quick_check(far, Some(3)), Err(SlotError::NoSuchSlot(far)));
+    assert_eq!(tree.activate(far).unwrap_err(), SlotError::NoSuchSlot(far));
+    assert_eq!(tree.give_up(far).unwrap_err(), SlotError::NoSuchSlot(far));
     assert!(!tree.requires_handle_remote(far, 3));
     assert_eq!(tree.unavailable(far).trigger, None);
     assert_eq!(tree.responsibility(far), None);
@@ -47,7 +48,7 @@ fn preparing_needs_an_active_slot_and_a_node() {
     assert_eq!(idle, PrepareError::NoActiveSlot(Slot(3)));
     let others = tree.prepare(Slot(8), 0, Slot(8)).unwrap_err();
     assert_eq!(others, PrepareError::NoActiveSlot(Slot(8)));
-    let _ = tree.activate(Slot(3));
+    let _ = tree.activate(Slot(3)).unwrap();
     assert!(tree.prepare(Slot(8), 0, Slot(3)).unwrap().is_empty());
     assert_eq!(tree.groups().len(), 3);
     assert!(tree.prepare(Slot(8), 0, Slot(8)).unwrap().is_empty(), "a second time is no error");
@@ -79,22 +80,21 @@ fn the_last_to_go_idle_is_told_the_first_expiry() {
 #[test]
 fn a_new_timer_of_an_idle_tree_has_a_keeper() {
     let tree = tree::<8>(9, 0);
-    assert_eq!(tree.new_timer(Slot(8), Some(50)).first, Some(50));
-    assert_eq!(tree.new_timer(Slot(8), Some(50)).first, Some(50), "known already");
-    assert_eq!(tree.new_timer(Slot(1), Some(70)).first, Some(50), "the first of all");
-    assert_eq!(tree.new_timer(Slot(1), None).first, Some(50), "unchanged");
+    assert_eq!(tree.new_timer(Slot(8), Some(50)).unwrap().first, Some(50));
+    assert_eq!(tree.new_timer(Slot(8), Some(50)).unwrap().first, Some(50), "known already");
+    assert_eq!(tree.new_timer(Slot(1), Some(70)).unwrap().first, Some(50), "the first of all");
+    assert_eq!(tree.new_timer(Slot(1), None).unwrap().first, Some(50), "unchanged");
 }
 
 #[test]
 fn quick_check_sees_what_deactivate_would_answer() {
     let tree = tree::<8>(9, 2);
-    assert_eq!(tree.quick_check(Slot(0), Some(9)), None, "slot 1 is active");
-    assert_eq!(tree.quick_check(Slot(1), Some(9)), None, "not the migrator");
+    assert_eq!(tree.quick_check(Slot(0), Some(9)).unwrap(), None, "slot 1 is active");
+    assert_eq!(tree.quick_check(Slot(1), Some(9)).unwrap(), None, "not the migrator");
     assert_eq!(first(&tree, 1, Some(20)), None);
-    assert_eq!(tree.quick_check(Slot(0), Some(30)), Some(20));
-    assert_eq!(tree.quick_check(Slot(0), Some(9)), Some(9));
-    assert_eq!(tree.quick_check(Slot(0), None), Some(20));
-    assert_eq!(tree.quick_check(Slot(1), Some(30)), Some(30), "idle: handed back");
+    assert_eq!(tree.quick_check(Slot(0), Some(30)).unwrap(), Some(20));
+    assert_eq!(tree.quick_check(Slot(0), Some(9)).unwrap(), Some(9));
+    assert_eq!(tree.quick_check(Slot(0), None).unwrap(), Some(20));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_foreign_slot_is_queued_with_what_it_keeps() {
     let foreign = Expired { next: Next::Foreign, stop: false };
     let _ = tree.handle_remote(Slot(0), 10, &mut Script::of([foreign]));
     assert_eq!(tree.responsibility(Slot(0)), None, "whoever has it looks at its timers");
-    let told = tree.new_timer(Slot(1), Some(15));
+    let told = tree.new_timer(Slot(1), Some(15)).unwrap();
     assert_eq!(told.first, None);
     let notices: Vec<_> = told.notices.into_iter().collect();
     assert_eq!(notices, [Notice { slot: Slot(0), expires: 15 }]);
@@ -154,7 +154,7 @@ fn a_foreign_slot_is_queued_with_what_it_keeps() {
 fn nobody_is_told_twice_or_for_later() {
     let tree = tree::<8>(10, 1);
     assert_eq!(tree.responsibility(Slot(0)), None);
-    let tell = |slot, at| tree.new_timer(Slot(slot), Some(at)).notices.into_iter().count();
+    let tell = |slot, at| tree.new_timer(Slot(slot), Some(at)).unwrap().notices.into_iter().count();
     assert_eq!(tell(1, 100), 1);
     assert_eq!(tell(2, 100), 0, "known");
     assert_eq!(tell(3, 200), 0, "later");
@@ -165,9 +165,9 @@ fn nobody_is_told_twice_or_for_later() {
 #[test]
 fn a_role_handed_over_is_reported_with_all_that_comes_with_it() {
     let tree = tree::<8>(10, 2);
-    assert_eq!(tree.new_timer(Slot(9), Some(70)).first, None);
+    assert_eq!(tree.new_timer(Slot(9), Some(70)).unwrap().first, None);
     assert_eq!(tree.responsibility(Slot(1)), None);
-    let wakeup = tree.deactivate(Slot(0), Some(90));
+    let wakeup = tree.deactivate(Slot(0), Some(90)).unwrap();
     let notices: Vec<_> = wakeup.notices.into_iter().collect();
     assert_eq!(notices, [Notice { slot: Slot(1), expires: 70 }], "of the level above");
 }
@@ -176,16 +176,16 @@ fn a_role_handed_over_is_reported_with_all_that_comes_with_it() {
 fn a_requeue_tells_the_migrator_of_the_level() {
     // Slot 0 has to be back for its own and slot 8's, then slot 9 becomes active above it.
     let tree = tree::<8>(10, 1);
-    assert_eq!(tree.new_timer(Slot(1), Some(10)).first, None);
+    assert_eq!(tree.new_timer(Slot(1), Some(10)).unwrap().first, None);
     assert_eq!(first(&tree, 0, None), Some(10));
-    let _ = tree.activate(Slot(9));
+    let _ = tree.activate(Slot(9)).unwrap();
     assert_eq!(tree.responsibility(Slot(9)), Some(10));
     let mut far = Script::of([owned(Some(500))]);
     let _ = tree.handle_remote(Slot(9), 10, &mut far);
     assert_eq!((far.expired, far.notices.len()), (vec![1], 0), "itself need not be told");
     assert_eq!(tree.responsibility(Slot(9)), Some(500));
     // Slot 0, idle and asked to look, works below slot 9, which learns of what is left.
-    assert_eq!(tree.new_timer(Slot(1), Some(300)).first, None);
+    assert_eq!(tree.new_timer(Slot(1), Some(300)).unwrap().first, None);
     assert_eq!(tree.responsibility(Slot(9)), Some(300));
     let _ = tree.handle_remote(Slot(9), 300, &mut Script::default());
     assert_eq!(tree.responsibility(Slot(9)), None);
@@ -194,7 +194,7 @@ fn a_requeue_tells_the_migrator_of_the_level() {
 #[test]
 fn the_event_of_an_active_group_stays_out_of_its_parent() {
     let tree = tree::<8>(9, 1);
-    assert_eq!(tree.new_timer(Slot(1), Some(100)).first, None);
+    assert_eq!(tree.new_timer(Slot(1), Some(100)).unwrap().first, None);
     let next: Vec<_> = tree.groups().iter().map(|group| group.next).collect();
     assert_eq!(next, [Some(100), None, None]);
 }
@@ -203,7 +203,7 @@ fn the_event_of_an_active_group_stays_out_of_its_parent() {
 fn a_group_that_is_active_again_is_ignored_above() {
     let tree = tree::<8>(9, 9);
     assert_eq!(first(&tree, 8, Some(100)), None);
-    let _ = tree.activate(Slot(8));
+    let _ = tree.activate(Slot(8)).unwrap();
     assert_eq!(tree.responsibility(Slot(0)), Some(100), "stale, too early");
     let mut script = Script::default();
     let _ = tree.handle_remote(Slot(0), 50, &mut script);

@@ -81,17 +81,22 @@ fn race_3_one_of_the_last_two_is_told_the_first_expiry() {
         let told = [AtomicBool::new(false), AtomicBool::new(false)];
         let expiry = |round: u64| Some(1000 + round);
         in_rounds(
-            |_| told[0].store(tree.deactivate(Slot(0), None).first.is_some(), Ordering::SeqCst),
+            |_| {
+                told[0].store(
+                    tree.deactivate(Slot(0), None).unwrap().first.is_some(),
+                    Ordering::SeqCst,
+                )
+            },
             |round| {
-                let first = tree.new_timer(other, expiry(round)).first;
+                let first = tree.new_timer(other, expiry(round)).unwrap().first;
                 told[1].store(first.is_some(), Ordering::SeqCst);
             },
             |round| {
                 let somebody = told.iter().any(|told| told.load(Ordering::SeqCst));
                 assert!(somebody, "round {round} with {count}");
-                let _ = tree.activate(Slot(0));
-                let _ = tree.activate(other);
-                let _ = tree.deactivate(other, None);
+                let _ = tree.activate(Slot(0)).unwrap();
+                let _ = tree.activate(other).unwrap();
+                let _ = tree.deactivate(other, None).unwrap();
             },
         );
     }
@@ -107,10 +112,10 @@ struct RunsMeanwhile<'a> {
 impl Expire for RunsMeanwhile<'_> {
     fn expire(&mut self, slot: Slot, _now: u64) -> Expired {
         if self.by_new_timer {
-            assert_eq!(self.tree.new_timer(slot, self.next).first, None);
+            assert_eq!(self.tree.new_timer(slot, self.next).unwrap().first, None);
         } else {
-            let _ = self.tree.activate(slot);
-            assert_eq!(self.tree.deactivate(slot, self.next).first, None);
+            let _ = self.tree.activate(slot).unwrap();
+            assert_eq!(self.tree.deactivate(slot, self.next).unwrap().first, None);
         }
         Expired { next: Next::Foreign, stop: false }
     }
@@ -163,7 +168,7 @@ fn race_5_the_tree_grows_while_others_come_and_go() {
                     assert_eq!(first(&tree, slot, Some(round + 10)), None, "slot 0 is active");
                 }
                 for slot in 1..3 {
-                    let _ = tree.activate(Slot(slot));
+                    let _ = tree.activate(Slot(slot)).unwrap();
                 }
                 round += 1;
             }
@@ -190,7 +195,7 @@ fn race_6_a_notice_reaches_who_arms_at_the_same_moment() {
             armed.store(first as usize, Ordering::SeqCst);
         },
         |round| {
-            let told = tree.new_timer(Slot(8), Some(expiry(round)));
+            let told = tree.new_timer(Slot(8), Some(expiry(round))).unwrap();
             noticed.store(told.notices.into_iter().next().is_some(), Ordering::SeqCst);
         },
         |round| {
@@ -211,15 +216,15 @@ fn race_6_a_role_handed_over_meets_a_new_first_event() {
         noticed.fetch_add(mine, Ordering::SeqCst);
     };
     in_rounds(
-        |_| count(tree.deactivate(Slot(0), None).notices),
-        |round| count(tree.new_timer(Slot(8), Some(expiry(round))).notices),
+        |_| count(tree.deactivate(Slot(0), None).unwrap().notices),
+        |round| count(tree.new_timer(Slot(8), Some(expiry(round))).unwrap().notices),
         |round| {
             assert!(noticed.swap(0, Ordering::SeqCst) > 0, "round {round}");
             assert_eq!(tree.responsibility(Slot(1)), Some(expiry(round)));
             // Slot 0 becomes the migrator again.
-            let _ = tree.activate(Slot(0));
-            let _ = tree.deactivate(Slot(1), None);
-            let _ = tree.activate(Slot(1));
+            let _ = tree.activate(Slot(0)).unwrap();
+            let _ = tree.deactivate(Slot(1), None).unwrap();
+            let _ = tree.activate(Slot(1)).unwrap();
             assert_eq!(tree.responsibility(Slot(1)), None);
         },
     );
@@ -233,8 +238,8 @@ struct SecondPass<'a> {
 
 impl Expire for SecondPass<'_> {
     fn expire(&mut self, slot: Slot, now: u64) -> Expired {
-        let _ = self.tree.activate(slot);
-        let _ = self.tree.deactivate(slot, Some(now));
+        let _ = self.tree.activate(slot).unwrap();
+        let _ = self.tree.deactivate(slot, Some(now)).unwrap();
         let _ = self.tree.handle_remote(Slot(0), now, &mut self.second);
         Expired { next: Next::Foreign, stop: false }
     }

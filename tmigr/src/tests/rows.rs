@@ -16,9 +16,9 @@ fn row_1_the_forecast_counts_an_event_behind_an_ignored_one() {
     let tree = tree::<8>(3, 3);
     assert_eq!(first(&tree, 1, Some(100)), None);
     assert_eq!(first(&tree, 2, Some(200)), None);
-    let _ = tree.activate(Slot(1));
+    let _ = tree.activate(Slot(1)).unwrap();
     assert_eq!(first(&tree, 1, None), None);
-    let forecast = tree.quick_check(Slot(0), Some(900)).unwrap();
+    let forecast = tree.quick_check(Slot(0), Some(900)).unwrap().unwrap();
     assert!(forecast <= 200, "{forecast}");
     assert_eq!(first(&tree, 0, Some(900)), Some(200));
 }
@@ -52,7 +52,7 @@ fn row_4_a_former_keeper_forgets_what_another_has_expired() {
     assert_eq!(first(&tree, 2, Some(100)), None);
     assert_eq!(first(&tree, 1, None), None);
     assert_eq!(first(&tree, 0, None), Some(100));
-    let _ = tree.activate(Slot(1));
+    let _ = tree.activate(Slot(1)).unwrap();
     let _ = tree.handle_remote(Slot(1), 100, &mut Script::default());
     assert!(tree.requires_handle_remote(Slot(0), 100));
     let pass = tree.handle_remote(Slot(0), 100, &mut Script::default());
@@ -79,7 +79,7 @@ fn row_5_with_equal_expiries_each_slot_is_expired() {
 fn row_6_a_timer_armed_for_a_halted_slot_reaches_its_migrator() {
     let tree = tree::<8>(70, 1);
     assert_eq!(tree.responsibility(Slot(0)), None);
-    let told = tree.new_timer(Slot(69), Some(100));
+    let told = tree.new_timer(Slot(69), Some(100)).unwrap();
     assert_eq!(told.first, None);
     let notices: Vec<_> = told.notices.into_iter().collect();
     assert_eq!(notices, [Notice { slot: Slot(0), expires: 100 }]);
@@ -94,7 +94,7 @@ fn row_8_and_11_growth_keeps_one_root_and_the_active_branch() {
         let roots: Vec<_> = groups.iter().filter(|group| group.parent.is_none()).collect();
         assert_eq!(roots.len(), 1, "{count}");
         assert_eq!((roots[0].active, roots[0].migrator), (1, Some(1)));
-        assert_eq!(tree.new_timer(Slot(count - 1), Some(5)).first, None);
+        assert_eq!(tree.new_timer(Slot(count - 1), Some(5)).unwrap().first, None);
         assert_eq!(tree.responsibility(Slot(0)), Some(5), "{count}");
         assert_eq!(first(&tree, 0, None), Some(5));
     }
@@ -176,12 +176,12 @@ fn row_15_an_event_for_never_is_not_due_at_the_end_of_time() {
 #[test]
 fn row_17_the_keeper_that_leaves_has_a_successor() {
     let tree = tree::<8>(9, 0);
-    assert_eq!(tree.new_timer(Slot(3), Some(60)).first, Some(60));
-    assert_eq!(tree.new_timer(Slot(8), Some(40)).first, Some(40));
+    assert_eq!(tree.new_timer(Slot(3), Some(60)).unwrap().first, Some(60));
+    assert_eq!(tree.new_timer(Slot(8), Some(40)).unwrap().first, Some(40));
     assert!(tree.is_idle(Slot(8)));
     assert_eq!(tree.unavailable(Slot(8)).trigger, Some(60), "its own goes with it");
     assert!(tree.is_idle(Slot(8)));
-    let _ = tree.activate(Slot(0));
+    let _ = tree.activate(Slot(0)).unwrap();
     assert_eq!(tree.responsibility(Slot(0)), Some(60));
     assert_eq!(tree.unavailable(Slot(0)).trigger, Some(60));
 }

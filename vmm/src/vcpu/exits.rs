@@ -70,7 +70,7 @@ pub(super) struct Exit<'a> {
 
 /// Carries out accesses to one port, in order, until one of them asks for something.
 fn ports<T>(accesses: impl Iterator<Item = T>, mut access: impl FnMut(T) -> bus::Outcome) -> Next {
-    let mut outcomes = accesses.map(|data| access(data));
+    let mut outcomes = accesses.map(&mut access);
     let asks =
         |outcome: &bus::Outcome| matches!(outcome, bus::Outcome::Exit(_) | bus::Outcome::Reset);
     outcomes.find(asks).map_or(Next::Again, Next::from)

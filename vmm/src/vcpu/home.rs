@@ -183,7 +183,10 @@ impl<'a> Worker<'a> {
                 self.join(false);
             }
         } else if hierarchy.is_idle(self.vcpu.slot) {
-            self.domain.deliver(self.vcpu, hierarchy.activate(self.vcpu.slot));
+            match hierarchy.activate(self.vcpu.slot) {
+                Ok(notices) => self.domain.deliver(self.vcpu, notices),
+                Err(error) => tracing::error!(%error, "cannot become active in the hierarchy"),
+            }
         }
     }
 
@@ -199,9 +202,16 @@ impl<'a> Worker<'a> {
                     self.rejoin_at = None;
                     self.join(false);
                 }
-                let wakeup = hierarchy.deactivate(self.vcpu.slot, next);
-                self.domain.deliver(self.vcpu, wakeup.notices);
-                wakeup.first
+                match hierarchy.deactivate(self.vcpu.slot, next) {
+                    Ok(wakeup) => {
+                        self.domain.deliver(self.vcpu, wakeup.notices);
+                        wakeup.first
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "cannot become idle in the hierarchy");
+                        next
+                    }
+                }
             }
         };
         self.rest_timer(back);
