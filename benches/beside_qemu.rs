@@ -88,7 +88,7 @@ fn measure(options: &Options, command: impl Fn(&str) -> Command) -> Result<f64, 
     std::thread::sleep(Duration::from_secs(options.secs));
     let (passed, after) = (began.elapsed(), processes.cpu_ns().ok_or_else(ended)?);
     let ticks = options.vms as f64 * HZ as f64 * passed.as_secs_f64();
-    Ok((after - before) as f64 / 1e3 / ticks)
+    Ok(after.saturating_sub(before) as f64 / 1e3 / ticks)
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -210,7 +210,11 @@ RES:       3114       2460   Rescheduling interrupts\n";
     fn this_host_is_readable() {
         let counters = Counters::read(None);
         assert!(counters.host.is_some_and(|host| host.cpus >= 1));
-        assert!(counters.others_ns.is_some());
+        assert_eq!(
+            counters.others_ns.is_some(),
+            std::fs::read_link("/proc/self/ns/pid")
+                .is_ok_and(|link| link.to_str() == Some("pid:[4026531836]"))
+        );
         let footprint = Footprint::read();
         assert!(footprint.threads.is_some_and(|threads| threads >= 1));
         assert!(footprint.fds.is_some_and(|fds| fds >= 3));

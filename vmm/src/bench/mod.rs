@@ -113,7 +113,8 @@ impl ThisHost {
     /// Starts what has to be counted by ourselves.
     #[must_use]
     pub fn open() -> Self {
-        ThisHost { idle: IdleEvents::open() }
+        let counts_itself = Counters::read(None).idle_entries.is_some();
+        ThisHost { idle: if counts_itself { None } else { IdleEvents::open() } }
     }
 }
 

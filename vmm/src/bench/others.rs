@@ -5,15 +5,23 @@
 //! at the timer tick, which guests that tick, too, mislead by 10-20 % of a CPU.
 //!
 //! What a process has used goes to its parent when it is waited for, so the sum over all processes,
-//! their waited-for children included, only grows by what was used, whoever ends meanwhile. Blind
-//! to processes that `/proc` does not show: those of other PID namespaces, for one.
+//! their waited-for children included, grows by what was used, whoever ends meanwhile; but for a
+//! process whose parent does not wait (SIGCHLD ignored), whose time then leaves the sum. Outside the
+//! first PID namespace, where `/proc` shows some of the processes only, there is no sum.
 
 use std::fs;
 use std::path::Path;
 
+/// The link that names the first PID namespace (`PROC_PID_INIT_INO`).
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
 /// The sum below `proc`, without process `own`, in nanoseconds; `None` if there is nothing to read.
 #[must_use]
 pub fn cpu_ns(proc: &Path, own: u32, tick_ns: u64) -> Option<u64> {
+    let first = fs::read_link(proc.join("self/ns/pid")).ok()?;
+    if first.to_str() != Some(FIRST_NAMESPACE) {
+        return None;
+    }
     let mut sum = None;
     for entry in fs::read_dir(proc).ok()?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
@@ -60,6 +68,9 @@ mod tests {
                 fs::write(root.path().join(pid).join("stat"), STAT).expect("can write");
             }
         }
+        assert_eq!(cpu_ns(root.path(), 1, 10), None, "some namespace");
+        fs::create_dir(root.path().join("self/ns")).expect("can create");
+        std::os::unix::fs::symlink(FIRST_NAMESPACE, root.path().join("self/ns/pid")).expect("can");
         assert_eq!(cpu_ns(root.path(), 1, 10), Some(3_200));
         assert_eq!(cpu_ns(root.path(), 42, 10), Some(1_600));
         assert_eq!(cpu_ns(Path::new("/nonexistent"), 1, 10), None);

@@ -20,7 +20,7 @@ pub(super) struct TimerOptions {
     /// Whose vCPUs look after each other's timers: all of this process's, or each VM's own
     #[arg(long, value_enum, default_value = "host", value_name = "host|vm")]
     pub share: Sharing,
-    /// How late a host timer may fire, so that one wakeup serves several (not in mode kernel)
+    /// How late a timer may expire, so that one wakeup serves several (not in mode kernel)
     #[arg(long, value_parser = values::duration, default_value = "0", value_name = "DURATION")]
     pub timer_slack: Duration,
     /// Share of a running vCPU's time that may go to others, in percent; 100: no limit

@@ -1,6 +1,7 @@
 //! How much of its time a thread may lend to other vCPUs.
 //!
-//! Owns the average service time of a vCPU and the token bucket behind `--borrow-share`. Pure: time
+//! Owns the average service time of a vCPU, the token bucket behind `--borrow-share`, and whose turn it
+//! is. Pure: time
 //! is an argument. Must not know who lends to whom.
 
 /// Average of the last borrowed runs of a vCPU, in nanoseconds.
@@ -86,6 +87,12 @@ impl Share {
         now.saturating_add(self.leave_ns)
     }
 
+    /// The thread is back in the hierarchy because its guest halted: whether it flaps is judged from
+    /// here, but nothing was earned by that.
+    pub fn halted(&mut self, now: u64) {
+        self.rejoined = now;
+    }
+
     /// The thread is back in the hierarchy, with a full bucket.
     pub fn rejoin(&mut self, now: u64) {
         self.rejoined = now;
@@ -93,6 +100,79 @@ impl Share {
         self.tokens = (WINDOW_NS * self.per_mille / 1000) as i64;
     }
 }
+
+/// Who has the thread: the own guest or those whose timers are due.
+///
+/// The own guest gets a turn when it has an interrupt to deliver, but not a second one before the
+/// others had theirs, and when they had the thread for longer than one limit without a break.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turns {
+    /// The own guest's turn ends here.
+    until: u64,
+    /// The own guest had a turn because of an interrupt, and nobody was looked after since.
+    owed: bool,
+    /// Others have had the thread since then.
+    serving_since: Option<u64>,
+    /// The own guest has not halted since then.
+    running_since: Option<u64>,
+}
+
+impl Turns {
+    /// Whether others may be served now; `deliverable`: the own guest has an interrupt to deliver.
+    #[must_use]
+    pub fn others(&mut self, deliverable: bool, now: u64) -> bool {
+        if now < self.until {
+            return false;
+        }
+        if deliverable && !self.owed {
+            self.owed = true;
+            self.until = now.saturating_add(LEAST_TURN_NS);
+            return false;
+        }
+        true
+    }
+
+    /// Others were served, or nobody was due, and the own guest was not entered since.
+    pub fn served(&mut self, began: u64, now: u64, limit_ns: u64) {
+        self.owed = false;
+        let since = *self.serving_since.get_or_insert(began);
+        if now.saturating_sub(since) > limit_ns {
+            self.until = now.saturating_add(LEAST_TURN_NS);
+            self.serving_since = None;
+        }
+    }
+
+    /// The own guest is entered.
+    pub fn entered(&mut self) {
+        self.serving_since = None;
+    }
+
+    /// When others may be served again, at the earliest.
+    #[must_use]
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// Whether the own guest wants to run, so that others' time is taken from its share. One that
+    /// has been running for less than one limit is about to halt again, as far as anybody knows: the
+    /// handler of its own tick must not be taken for work.
+    #[must_use]
+    pub fn own_wants(&mut self, runnable: bool, now: u64, limit_ns: u64) -> bool {
+        if !runnable {
+            self.running_since = None;
+            return false;
+        }
+        now.saturating_sub(*self.running_since.get_or_insert(now)) > limit_ns
+    }
+
+    /// The own guest has halted.
+    pub fn halted(&mut self) {
+        *self = Turns { until: 0, owed: false, serving_since: None, running_since: None };
+    }
+}
+
+/// How long the own guest's turn is.
+const LEAST_TURN_NS: u64 = 50_000;
 
 #[cfg(test)]
 mod tests {
@@ -148,6 +228,49 @@ mod tests {
         assert_eq!(last, LONGEST_LEAVE_NS);
         now += 5 * LONGEST_LEAVE_NS;
         assert_eq!(share.leave(now) - now, FIRST_LEAVE_NS, "a quiet time resets it");
+    }
+
+    #[test]
+    fn guest_with_an_interrupt_at_all_times_does_not_keep_others_waiting() {
+        let mut turns = Turns::default();
+        let mut waited = 0;
+        for now in (0..10_000_000).step_by(5_000) {
+            if turns.others(true, now) {
+                turns.served(now, now + 1_000, 600_000);
+                waited = 0;
+            } else {
+                waited += 5_000;
+            }
+            assert!(waited <= LEAST_TURN_NS + 10_000, "others wait {waited} ns");
+        }
+    }
+
+    #[test]
+    fn others_without_a_gap_do_not_keep_the_own_guest_waiting() {
+        let (mut turns, limit) = (Turns::default(), 600_000);
+        let mut since_entry = 0;
+        for now in (0..50_000_000).step_by(70_000) {
+            if turns.others(false, now) {
+                turns.served(now, now + 70_000, limit);
+                since_entry += 70_000;
+            } else {
+                turns.entered();
+                since_entry = 0;
+            }
+            assert!(since_entry <= limit + 140_000, "the own guest waits {since_entry} ns");
+        }
+    }
+
+    #[test]
+    fn handler_of_the_own_tick_is_no_work_and_computing_is() {
+        let mut turns = Turns::default();
+        assert!(!turns.own_wants(true, 1_000, 600_000));
+        assert!(!turns.own_wants(true, 500_000, 600_000));
+        assert!(turns.own_wants(true, 700_000, 600_000));
+        turns.halted();
+        assert!(!turns.own_wants(true, 800_000, 600_000));
+        assert!(!turns.own_wants(false, 900_000, 600_000));
+        assert!(!turns.own_wants(true, 1_600_000, 600_000), "it halted in between");
     }
 
     #[test]

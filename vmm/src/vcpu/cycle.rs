@@ -1,7 +1,7 @@
 //! The loop that runs a vCPU from one halt to the next.
 //!
 //! Reads as a table of contents: control, inbox, own timer, duty towards halted vCPUs, entry, exit.
-//! The own vCPU comes first: with an interrupt to deliver it is entered before others are served.
+//! The own vCPU comes first: with an interrupt to deliver it has a turn before others are served.
 //! Owns the order of these steps. Must not know how any of them is done, nor where the thread goes
 //! when the loop is left.
 
@@ -57,11 +57,13 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
         if held.wait_sipi {
             return Leave::WaitSipi;
         }
-        if role == Role::Home && !held.deliverable() {
-            w.duty(held);
+        if role == Role::Home && w.duty(held) {
+            // Time has passed, and the own timer may be due.
+            let now = held.moment();
+            held.apic.advance(now);
         }
         if !held.runnable() {
-            if role == Role::Home && w.duty_calls(now.ns) {
+            if role == Role::Home && w.duty_calls(clock::now_ns()) {
                 continue;
             }
             return Leave::Halted;
@@ -97,6 +99,7 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
     if pulled.init {
         held.complete_exit();
         held.apic.init_reset();
+        entry::grant_eoi(&held.vcpu.vm.memory, &mut held.apic);
         route(held);
         held.halted = false;
         held.wait_sipi = true;

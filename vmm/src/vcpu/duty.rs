@@ -46,14 +46,23 @@ impl<'a> Worker<'a> {
                 .is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
     }
 
-    /// Serves whoever is due, if it falls to this thread. `held` is the thread's own vCPU.
-    pub(super) fn duty(&mut self, held: &Held<'_>) {
-        let Some(hierarchy) = self.domain.hierarchy() else { return };
-        let mut now = clock::now_ns();
-        self.rejoin_when_due(now);
-        now = self.await_duty(now);
-        let own_runs = held.runnable();
-        let started = now;
+    /// Serves whoever is due, if it falls to this thread and is not the own guest's turn. `held` is
+    /// the thread's own vCPU. Answers whether time has passed.
+    pub(super) fn duty(&mut self, held: &Held<'_>) -> bool {
+        let Some(hierarchy) = self.domain.hierarchy() else { return false };
+        let limit = self.domain.policy.borrow_limit_ns;
+        let started = clock::now_ns();
+        self.rejoin_when_due(started);
+        let own_runs = self.turns.own_wants(held.runnable(), started, limit);
+        if !self.turns.others(held.deliverable(), started) {
+            return false;
+        }
+        let mut now = self.await_duty(held.apic.deadline(), started);
+        let waited = now.saturating_sub(started);
+        if own_runs && waited > 0 && !self.share.charge(waited, now) {
+            self.relieve();
+            return true;
+        }
         while self.duty_calls(now) {
             let mut duty = Duty {
                 own_deadline: held.apic.deadline(),
@@ -67,15 +76,17 @@ impl<'a> Worker<'a> {
             duty.flush_wake();
             if duty.exhausted {
                 self.relieve();
-                return;
+                return true;
             }
             now = clock::now_ns();
-            // The own guest gets its turn at least this often, whatever the others want.
-            let turn = own_runs && now - started > self.domain.policy.borrow_limit_ns;
-            if pass.stopped || turn {
-                return;
+            if pass.stopped || now.saturating_sub(started) > limit {
+                break;
             }
         }
+        if held.runnable() {
+            self.turns.served(started, now, limit);
+        }
+        now > started
     }
 }
 

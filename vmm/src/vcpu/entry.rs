@@ -24,6 +24,10 @@ use crate::clock;
 use crate::memory::GuestMemory;
 use crate::vm::CrashCause;
 
+/// Exits that one instruction can lead to before KVM lets others in: it looks up every 1024 rounds of
+/// a string instruction.
+const MOST_COMPLETIONS: u32 = 2048;
+
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
 /// Lets the guest run until its next exit. `None`: it was not entered, or a signal ended the run;
@@ -44,6 +48,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
         return None;
     }
     core.halted = false;
+    w.entered(role);
     let result = core.fd.run();
     drop(entry);
     settle_eoi(&vcpu.vm.memory, &mut core.apic);
@@ -132,7 +137,7 @@ fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
 
 /// Lets the guest end its interrupt without an exit, where [`LocalApic::grant_eoi`] allows it. An
 /// address without memory is the guest's own fault and of no consequence here.
-fn grant_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
+pub(super) fn grant_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
     while let Some(grant) = apic.grant_eoi() {
         let _ = memory.write_obj(u8::from(grant.set), GuestAddress(grant.address));
     }
@@ -153,8 +158,13 @@ impl Core {
     /// (KVM API, "immediate_exit").
     pub(super) fn complete_exit(&mut self) {
         self.run_page().immediate_exit = 1;
-        // EINTR, always; whatever KVM says, the registers are about to be replaced.
-        let _ = self.fd.run();
+        // EINTR, unless what was completed leads to another exit: the second half of an access, or
+        // the next round of a string instruction. Whatever it reads or writes is of no interest.
+        for _ in 0..MOST_COMPLETIONS {
+            if self.fd.run().is_err() {
+                break;
+            }
+        }
         self.run_page().immediate_exit = 0;
     }
 

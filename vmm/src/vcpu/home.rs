@@ -21,7 +21,7 @@ use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
-use super::{Core, Held, Share, State, Stats, Vcpu, signal_number};
+use super::{Core, Held, Share, State, Stats, Turns, Vcpu, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
 use crate::vm::{self, Outcome, VmShared};
@@ -30,15 +30,13 @@ use crate::vm::{self, Outcome, VmShared};
 /// vCPU costs.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// How long the own guest runs at least, once it is entered with others' timers already due.
-const LEAST_TURN_NS: u64 = 50_000;
-
 /// A vCPU thread at work.
 pub struct Worker<'a> {
     pub(super) domain: &'a Domain,
     pub(super) vcpu: &'a Vcpu,
     pub(super) timer: HostTimer,
     pub(super) share: Share,
+    pub(super) turns: Turns,
     lead: Lead,
     /// The slot is available in the hierarchy.
     pub(super) member: bool,
@@ -82,6 +80,7 @@ impl<'a> Worker<'a> {
             domain,
             vcpu,
             timer,
+            turns: Turns::default(),
             lead: Lead::default(),
             share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
             member: false,
@@ -200,6 +199,7 @@ impl<'a> Worker<'a> {
             Some(hierarchy) => {
                 if !self.member {
                     self.rejoin_at = None;
+                    self.share.halted(clock::now_ns());
                     self.join(false);
                 }
                 match hierarchy.deactivate(self.vcpu.slot, next) {
@@ -221,8 +221,10 @@ impl<'a> Worker<'a> {
     /// that is late enough for the limit of the first borrowed run after it is left armed, as
     /// stopping it and setting it again costs two system calls each time.
     fn rest_timer(&mut self, back: Option<u64>) {
-        let limit = self.domain.policy.borrow_limit_ns;
-        let until = back.map_or(u64::MAX, |at| at.saturating_add(2 * limit));
+        self.turns.halted();
+        let policy = &self.domain.policy;
+        let awake = policy.armed_late_ns().saturating_add(policy.borrow_limit_ns);
+        let until = back.map_or(u64::MAX, |at| at.saturating_add(awake));
         self.timer.disarm_before(until, clock::now_ns());
     }
 
@@ -290,9 +292,9 @@ impl<'a> Worker<'a> {
         }
         match limit {
             // A run that ends somewhat late costs less than a timer set for each, so an armed time
-            // up to three limits later is left alone.
+            // up to one limit later is left alone.
             Some(limit) if exact.is_none_or(|at| at > limit) => {
-                let late = 3 * self.domain.policy.borrow_limit_ns;
+                let late = self.domain.policy.borrow_limit_ns;
                 let late = exact.map_or(late, |at| late.min(at - limit));
                 self.timer.arm(Some(limit), late, now);
             }
@@ -308,12 +310,20 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// This thread enters a guest in that role.
+    pub(super) fn entered(&mut self, role: Role) {
+        if role == Role::Home {
+            self.turns.entered();
+        }
+    }
+
     /// Waits until `now` is the time of the next duty, if that is nearer than the host timer can be
-    /// aimed; answers the time.
-    pub(super) fn await_duty(&self, now: u64) -> u64 {
+    /// aimed, or of the own timer; answers the time.
+    pub(super) fn await_duty(&self, own: Option<u64>, now: u64) -> u64 {
         let near = now.saturating_add(self.lead());
         let soon = |at: &u64| *at <= near;
         let Some(at) = self.responsibility().filter(soon) else { return now };
+        let at = own.map_or(at, |own| own.min(at));
         let mut now = now;
         while now < at && !self.vcpu.thread.attention() && !self.vcpu.word.load().attention() {
             std::hint::spin_loop();
@@ -332,11 +342,12 @@ impl<'a> Worker<'a> {
     }
 
     fn home_limit(&self, now: u64, late: u64) -> Option<u64> {
-        let duty = self.responsibility().map(|at| match at > now {
-            true => at.saturating_add(late) - self.lead(),
-            false => at.saturating_add(late).max(now.saturating_add(LEAST_TURN_NS)),
+        let duty = self.responsibility().map(|at| {
+            let aimed = at.saturating_add(late).saturating_sub(self.lead());
+            aimed.max(self.turns.until())
         });
-        let rejoin = self.rejoin_at.map(|at| at.max(now.saturating_add(LEAST_TURN_NS)));
+        // One that passed during the guest's turn is looked at with the next exit.
+        let rejoin = self.rejoin_at.filter(|at| *at > now);
         earlier(duty, rejoin)
     }
 

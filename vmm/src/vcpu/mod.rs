@@ -35,7 +35,7 @@ use crate::clock;
 use crate::trail::Trail;
 use crate::vm::VmShared;
 
-pub use budget::{ServiceTime, Share};
+pub use budget::{ServiceTime, Share, Turns};
 pub use home::{Worker, spawn};
 pub use kick::{ThreadState, install_handler, signal_number};
 pub use word::{Post, RunWord, Snapshot, State, Tell};
