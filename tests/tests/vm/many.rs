@@ -1,5 +1,11 @@
 //! Several VMs in one process.
 
+use vmm::assemble::{ApicTimer, VmConfig};
+use vmm::console::Sink;
+use vmm::domain::{Policy, TimerMode};
+use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
+use vmm::vm::Outcome;
+
 use siesta_tests::{figures, image, needs_kvm};
 
 #[test]
@@ -30,5 +36,46 @@ fn serial_files_are_one_for_each_vm() {
     for vm in 0..3 {
         let text = std::fs::read_to_string(format!("{path}.{vm}")).expect("a file");
         assert!(text.contains("hello"), "{text}");
+    }
+}
+
+/// One guest ticks far more often than its host can serve, without end: its thread has something to
+/// deliver at all times. The timers of the others fall to that thread, too.
+#[test]
+fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
+    needs_kvm!();
+    for mode in [TimerMode::Migrate, TimerMode::Thread] {
+        let host = vmm::kvm::open().expect("KVM");
+        let facts = vmm::probe::run(&host).expect("a probed host");
+        let image = guest_images::find("tick").expect("an image");
+        let guest = |cmdline: &str| {
+            let config = VmConfig {
+                kernel: image.elf.into(),
+                kernel_name: image.name.into(),
+                cmdline: cmdline.into(),
+                cpus: 1,
+                memory: 16 << 20,
+                apic_timer: ApicTimer::Auto,
+            };
+            (config, Sink::Null)
+        };
+        let policy = Policy {
+            mode,
+            inline: true,
+            slack_ns: 0,
+            borrow_limit_ns: 1_000_000,
+            borrow_share_percent: 100,
+        };
+        let vms =
+            vec![guest("hz=50000"), guest("hz=100 secs=1"), guest("hz=100 secs=1 mode=oneshot")];
+        let config = FleetConfig { policy, sharing: Sharing::Host, vms };
+        let mut fleet = Fleet::launch(&host, &facts, config).expect("a fleet");
+        while !fleet.vms()[1..].iter().all(|vm| vm.has_ended()) {
+            let woken = fleet.wait(Some(siesta_tests::PATIENCE));
+            assert_eq!(woken, Woken::VmEnded, "the others stand still in {mode:?}");
+        }
+        assert!(fleet.vms()[1..].iter().all(|vm| matches!(vm.outcome(), Some(Outcome::Reset))));
+        assert!(!fleet.vms()[0].has_ended());
+        fleet.stop(|| Outcome::Interrupted);
     }
 }
