@@ -76,7 +76,16 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     /// Walks `update_events` from a slot's place upwards until it is done.
     pub(crate) fn update_upwards(&self, from: Place, walk: &mut Walk) {
-        let mut below = None;
+        self.update_path(None, from, walk);
+    }
+
+    /// The same from the place of a group.
+    pub(crate) fn update_upwards_above(&self, of: &Group<FANOUT>, from: Place, walk: &mut Walk) {
+        self.update_path(Some(of), from, walk);
+    }
+
+    fn update_path(&self, of: Option<&Group<FANOUT>>, from: Place, walk: &mut Walk) {
+        let mut below = of;
         for (group, place) in self.path(from) {
             if self.update_events(group, below, place, walk) == Climb::Done {
                 return;

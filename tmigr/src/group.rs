@@ -106,6 +106,8 @@ impl<const FANOUT: usize> Group<FANOUT> {
     /// Makes `place` this group's parent and place, for everybody to see.
     pub(crate) fn publish_above(&self, place: Place) {
         self.mask.store(place.mask, Ordering::Relaxed);
+        #[cfg(test)]
+        crate::tests::steps::before_publish();
         self.parent.store(place.group, Ordering::Release);
     }
 

@@ -53,6 +53,7 @@
 //! | 4 | a slot runs while its timers are expired | own next expiry under the slot's lock | `remote` | `race_4_*` |
 //! | 5 | growth meets growth, activation, deactivation | links published last, preparer active | `growth` | `race_5_*` |
 //! | 6 | a notice meets its receiver going idle or arming | `known` and one order | `notify` | `race_6_*` |
+//! | 7 | a role that is handed over meets its receiver's leaving | a second look at the word | `walk` | `race_7_*`, `row_17_a_sibling_*` |
 //!
 //! # Limits
 //!

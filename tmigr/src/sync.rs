@@ -9,6 +9,8 @@ pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
 /// Locks, whether or not a callback panicked with the lock held: every critical section leaves
 /// its data consistent before it calls out.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(test)]
+    crate::tests::steps::before_lock(|| mutex.try_lock().is_ok());
     match mutex.lock() {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),

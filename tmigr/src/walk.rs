@@ -9,6 +9,13 @@
 //! **Race 2, growth under a walk**: the parent is loaded before the mask (`Group::above`), and both
 //! are final before they are published, so the walk ends at the old top or goes on with a mask.
 //! Ending at the old top is right: whoever grows the tree is active in it throughout.
+//!
+//! **Race 7, a role that is handed over meets its receiver's leaving**: a slot goes idle and its
+//! exchange makes another one migrator; that one goes idle, too, before the first has queued its
+//! event, and finds nothing to carry upwards. So a walk that stops because somebody else has the role
+//! looks at the word once more after the event was queued: if nobody has it any more, the walk carries
+//! the event upwards itself. If somebody still has it, that one's leaving locks the queue later, and
+//! finds the event.
 
 use crate::events::{Climb, Walk};
 use crate::group::Place;
@@ -190,10 +197,28 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
             match departure {
                 Departure::Vacant => below = Some(at.group),
-                Departure::HandedOver => return walk.touch(group.level),
-                Departure::Unchanged => return,
+                Departure::HandedOver => {
+                    walk.touch(group.level);
+                    return self.carry_if_deserted(at.group, walk);
+                }
+                Departure::Unchanged => return self.carry_if_deserted(at.group, walk),
             }
         }
+    }
+
+    /// Race 7: whoever was to look after the group has left since this walk's exchange, before the
+    /// event was queued, and has found nothing to take along.
+    fn carry_if_deserted(&self, group: u32, walk: &mut Walk) {
+        let at = self.groups.get(group);
+        if at.word.load().migrator().is_some() {
+            return;
+        }
+        let Some(above) = at.above() else {
+            // The top itself: whoever is back first says so.
+            walk.first = at.lock().first().map_or(NEVER, |event| event.expires);
+            return;
+        };
+        self.update_upwards_above(at, above, walk);
     }
 
     fn is_vacant(&self, group: u32) -> bool {

@@ -142,6 +142,8 @@ impl AtomicWord {
     }
 
     fn exchange(&self, from: Word, to: Word) -> Result<(), Word> {
+        #[cfg(test)]
+        crate::tests::steps::before_exchange();
         self.0
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
             .map(|_| ())

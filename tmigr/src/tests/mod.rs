@@ -1,10 +1,12 @@
 //! Tests of the operations, of the faults that hierarchies of this kind have had, and of the races.
 
+mod interleaved;
 mod operations;
 mod races;
 mod rows;
 mod slots;
 mod states;
+pub(crate) mod steps;
 mod traced;
 
 use std::collections::VecDeque;
