@@ -213,12 +213,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         if at.word.load().migrator().is_some() {
             return;
         }
-        let Some(above) = at.above() else {
-            // The top itself: whoever is back first says so.
-            walk.first = at.lock().first().map_or(NEVER, |event| event.expires);
-            return;
-        };
-        self.update_upwards_above(at, above, walk);
+        // At the top the update, under its lock, has seen an idle word, or was before the other one's.
+        if let Some(above) = at.above() {
+            self.update_upwards_above(at, above, walk);
+        }
     }
 
     fn is_vacant(&self, group: u32) -> bool {
