@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
-use tmigr::{Hierarchy, Notice, Slot};
+use tmigr::{Hierarchy, Notice, Slot, Trace, TraceEvent};
 
 use crate::vcpu::{Post, State, Stats, Tell, Vcpu};
 use crate::vm::VmShared;
@@ -223,9 +223,23 @@ impl Domain {
     }
 }
 
+/// Shows the hierarchy's trace points in the log.
+struct ToLog;
+
+impl Trace for ToLog {
+    fn event(&self, event: &TraceEvent) {
+        tracing::trace!(target: TRACE_TARGET, "{}: {event:?}", event.name());
+    }
+}
+
+const TRACE_TARGET: &str = "tmigr";
+
 fn prepared(count: u32) -> Result<Hierarchy, DomainError> {
-    let hierarchy = Hierarchy::with_housekeeper(count, 1, HOUSEKEEPER)
+    let mut hierarchy = Hierarchy::with_housekeeper(count, 1, HOUSEKEEPER)
         .map_err(|source| DomainError::Create { slots: count, source })?;
+    if tracing::enabled!(target: TRACE_TARGET, tracing::Level::TRACE) {
+        hierarchy.set_trace(Box::new(ToLog));
+    }
     for slot in 0..count {
         let _nobody_runs_yet = hierarchy
             .prepare(Slot(slot), 0, HOUSEKEEPER)
