@@ -230,3 +230,18 @@ fn what_members_do_takes_no_memory() {
     assert_eq!(asked, 0);
     assert_eq!(fired.0.len(), 90);
 }
+
+#[test]
+fn giving_up_a_slot_takes_no_memory() {
+    let tree = Hierarchy::<8>::new(SLOTS, 1).unwrap();
+    for slot in (0..SLOTS).map(Slot) {
+        assert_eq!(by_number(&tree, slot, 0), Ok(slot));
+        let _nobody_to_tell = tree.available(slot, false).unwrap();
+    }
+    let ((), asked) = with(Refuse::AllFrom(0), || {
+        for slot in (0..SLOTS).map(Slot) {
+            let _nobody_to_tell = tree.give_up(slot).unwrap();
+        }
+    });
+    assert_eq!(asked, 0);
+}
