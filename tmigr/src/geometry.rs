@@ -7,6 +7,10 @@ use crate::CreateError;
 /// The most slots a hierarchy can have.
 pub const MAX_SLOTS: u32 = 1 << 20;
 
+/// The most levels any hierarchy can have: groups of two, and as many nodes as there are
+/// numbers for.
+pub(crate) const MAX_LEVELS: usize = u32::BITS as usize;
+
 /// The fixed measures of a hierarchy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Geometry {
@@ -82,6 +86,15 @@ mod tests {
     fn a_smaller_fanout_needs_more_levels() {
         let g = Geometry::new(8, 1, 2).unwrap();
         assert_eq!((g.levels, g.crossnode), (3, 3));
+    }
+
+    #[test]
+    fn no_hierarchy_has_more_levels_than_the_most() {
+        for nodes in [1, 2, 3, 1000, MAX_SLOTS - 1, MAX_SLOTS, MAX_SLOTS + 1, u32::MAX] {
+            let levels = Geometry::new(MAX_SLOTS, nodes, 2).unwrap().levels as usize;
+            assert!(levels <= MAX_LEVELS, "{levels} levels for {nodes} nodes");
+        }
+        assert_eq!(Geometry::new(2, u32::MAX, 2).unwrap().levels as usize, MAX_LEVELS);
     }
 
     #[test]

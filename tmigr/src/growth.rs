@@ -16,6 +16,7 @@
 
 use thiserror::Error;
 
+use crate::geometry::MAX_LEVELS;
 use crate::group::{Group, GroupId, Place};
 use crate::sync::{self, Ordering};
 use crate::trace::TraceEvent;
@@ -78,6 +79,28 @@ impl Branch {
     /// The level of the last group.
     fn top_level(&self) -> u32 {
         if self.joins.is_some() { self.fresh } else { self.fresh.saturating_sub(1) }
+    }
+}
+
+/// The groups of a branch in the making, bottom-up. It takes no memory that could be refused while
+/// the branch is half made.
+struct Chain {
+    ids: [GroupId; MAX_LEVELS],
+    len: usize,
+}
+
+impl Chain {
+    fn new() -> Self {
+        Chain { ids: [0; MAX_LEVELS], len: 0 }
+    }
+
+    fn push(&mut self, id: GroupId) {
+        self.ids[self.len] = id;
+        self.len += 1;
+    }
+
+    fn ids(&self) -> &[GroupId] {
+        &self.ids[..self.len]
     }
 }
 
@@ -189,7 +212,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         branch: &Branch,
         old_root: Option<GroupId>,
     ) -> Place {
-        let mut stack = Vec::new();
+        let mut stack = Chain::new();
         for level in 0..branch.fresh {
             let top = branch.joins.is_none() && level == branch.top_level();
             // Bit 0 of a new top belongs to the old root.
@@ -197,7 +220,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             let group = Group::new(level, self.node_at(level, Some(node)), top, reserved);
             stack.push(self.make(growth, group));
         }
-        stack.extend(branch.joins);
+        if let Some(joined) = branch.joins {
+            stack.push(joined);
+        }
+        let stack = stack.ids();
         for pair in stack.windows(2).rev() {
             self.connect(pair[0], pair[1]);
         }
@@ -245,11 +271,13 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             return Notices::default();
         };
         let old = self.groups.get(old_root);
-        let mut stack = vec![old_root];
+        let mut stack = Chain::new();
+        stack.push(old_root);
         for level in old.level + 1..self.groups.get(top).level {
             let group = Group::new(level, self.node_at(level, old.node), false, 0);
             stack.push(self.make(growth, group));
         }
+        let stack = stack.ids();
         let reserved = Place { group: top, mask: 1 };
         let highest = stack[stack.len() - 1];
         self.groups.get(top).name_child(reserved.mask, highest);

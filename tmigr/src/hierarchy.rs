@@ -129,7 +129,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             available: AtomicU32::new(0),
             isolated: Mutex::new(Vec::new()),
             housekeeper: None,
-            pool: Pool::new(),
+            pool: Pool::new(slots).ok_or(CreateError::NoMemory)?,
             totals: Totals::default(),
             trace: None,
         })

@@ -21,8 +21,12 @@ struct Free {
 }
 
 impl Pool {
-    pub(crate) fn new() -> Self {
-        Pool(Mutex::new(Free::default()))
+    /// With room for all slots, as giving one up cannot be refused for want of memory; `None`: the
+    /// memory is used up.
+    pub(crate) fn new(slots: u32) -> Option<Self> {
+        let mut free = Free::default();
+        free.given_up.try_reserve_exact(slots as usize).ok()?;
+        Some(Pool(Mutex::new(free)))
     }
 }
 

@@ -175,8 +175,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             }
             if state.available() && state.idle() {
                 walk.next = data.own_next.max(pass.now + 1);
-                if !self.groups.get(place.group).ignores(place.mask) {
-                    data.event_expires = walk.next;
+                if walk.next != NEVER {
+                    // Its owner may have run it since, which has its event ignored, and armed a
+                    // timer that was left to this pass.
+                    self.arm(&mut data, place, walk.next);
+                } else if !self.groups.get(place.group).ignores(place.mask) {
+                    data.event_expires = NEVER;
                 }
                 self.update_upwards(place, &mut walk);
             }

@@ -157,7 +157,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// The slot's event counts from now on, and is about to be queued for `next`.
-    fn arm(&self, data: &mut Data, place: Place, next: u64) {
+    pub(crate) fn arm(&self, data: &mut Data, place: Place, next: u64) {
         self.groups.get(place.group).set_ignored(place.mask, false);
         data.event_expires = next;
     }
