@@ -3,8 +3,8 @@
 
 #[path = "../examples/replay/interpreter.rs"]
 mod interpreter;
-#[path = "../examples/replay/session.rs"]
-mod session;
+#[path = "../examples/replay/stream.rs"]
+mod stream;
 
 use std::fs;
 use std::io::Write;
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The status, what is printed, and what is complained of.
-fn session(commands: &[u8]) -> (u8, String, String) {
+fn replayed(commands: &[u8]) -> (u8, String, String) {
     let (mut output, mut complaints) = (Vec::new(), Vec::new());
-    let status = session::serve(commands, &mut output, &mut complaints);
+    let status = stream::serve(commands, &mut output, &mut complaints);
     let [output, complaints] = [output, complaints].map(|text| String::from_utf8(text).unwrap());
     (status, output, complaints)
 }
 
 fn replay(commands: &[u8]) -> String {
-    let (status, output, complaints) = session(commands);
+    let (status, output, complaints) = replayed(commands);
     assert_eq!((status, complaints.as_str()), (0, ""));
     output
 }
@@ -54,10 +54,10 @@ fn refused(commands: &str, complaint: &str) {
     let answers = replay(before.as_bytes());
     let more = format!("{commands}topology 9 1\ngroups\n");
     let expected = (2, answers, format!("{complaint}\n"));
-    assert_eq!(session(more.as_bytes()), expected, "{commands}");
+    assert_eq!(replayed(more.as_bytes()), expected, "{commands}");
 }
 
-/// Printed for the last line, and the session goes on.
+/// Printed for the last line, and the replay goes on.
 #[track_caller]
 fn answered(commands: &str, answer: &str) {
     let answers = replay(format!("{commands}groups\n").as_bytes());
@@ -86,7 +86,7 @@ fn a_malformed_line_is_named_with_its_number() {
     refused("topology 2 1\ntimer 0 soon\n", "error: line 2: soon is not a number in range");
     refused("topology 2 1\navailable 0 busy\n", "error: line 2: busy is neither idle nor active");
     let not_text = (2, String::new(), "error: line 1: not UTF-8\n".to_owned());
-    assert_eq!(session(b"topology \xFF 1\n"), not_text);
+    assert_eq!(replayed(b"topology \xFF 1\n"), not_text);
 }
 
 /// The commands, with the arguments behind the slot that they need.
@@ -141,7 +141,7 @@ fn every_command_needs_a_topology_and_only_one() {
     }
     refused("groups\n", "error: line 1: groups before topology");
     refused("fly\n", "error: line 1: fly before topology");
-    // A malformed one does not count, but ends the session as well.
+    // A malformed one does not count, but ends the replay as well.
     refused("topology 2\n", "error: line 1: 2 arguments expected, 1 given");
     refused("topology 1048577 1\n", "error: line 1: a hierarchy cannot have 1048577 slots");
     let second = "topology 2 1 # the first\n\nprepare 0 0\ntopology 9 9\n";
@@ -180,7 +180,7 @@ fn example() -> Option<PathBuf> {
 }
 
 #[test]
-fn the_process_ends_with_the_status_of_its_session() {
+fn the_process_ends_with_the_status_of_its_commands() {
     let Some(example) = example() else {
         println!("skipped: no example built: cargo build -p tmigr --example replay");
         return;

@@ -7,11 +7,11 @@
 //! One answer a command, flushed. A malformed line ends it with status 2.
 
 mod interpreter;
-mod session;
+mod stream;
 
 use std::io;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    session::serve(io::stdin().lock(), io::stdout().lock(), io::stderr().lock()).into()
+    stream::serve(io::stdin().lock(), io::stdout().lock(), io::stderr().lock()).into()
 }

@@ -1,4 +1,4 @@
-//! A session: commands in, answers and complaints out.
+//! A replay: commands in, answers and complaints out.
 //!
 //! Owns the order of output and the status at the end. Must not know the commands.
 
