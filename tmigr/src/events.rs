@@ -73,7 +73,18 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     /// Walks `update_events` from a slot's place upwards until it is done.
     pub(crate) fn update_upwards(&self, from: Place, walk: &mut Walk) {
-        let mut below = None;
+        self.update_from(from, None, walk);
+    }
+
+    /// Walks `update_events` from a group that is up to date upwards until it is done.
+    pub(crate) fn update_above(&self, group: &Group<FANOUT>, walk: &mut Walk) {
+        if let Some(above) = group.above() {
+            self.update_from(above, Some(group), walk);
+        }
+    }
+
+    fn update_from(&self, from: Place, below: Option<&Group<FANOUT>>, walk: &mut Walk) {
+        let mut below = below;
         for (group, place) in self.path(from) {
             if self.update_events(group, below, place, walk) == Climb::Done {
                 return;

@@ -49,6 +49,7 @@
 //! | 4 | a slot runs while its timers are expired | own next expiry under the slot's lock | `remote` | `race_4_*` |
 //! | 5 | growth meets growth, activation, deactivation | links published last, preparer active | `growth` | `race_5_*` |
 //! | 6 | a notice meets its receiver going idle or arming | `known` and one order | `notify` | `race_6_*` |
+//! | 10 | an event is queued after the last one has passed | a second look at the word | `walk` | `race_10_*` |
 //!
 //! # Limits
 //!
@@ -72,8 +73,12 @@ mod sync;
 mod walk;
 mod word;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "tests/models/mod.rs"]
+mod models;
 
 pub use availability::Unavailable;
 pub use geometry::MAX_SLOTS;

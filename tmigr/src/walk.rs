@@ -9,6 +9,12 @@
 //! **Race 2, growth under a walk**: the parent is loaded before the mask (`Group::above`), and both
 //! are final before they are published, so the walk ends at the old top or goes on with a mask.
 //! Ending at the old top is right: whoever grows the tree is active in it throughout.
+//!
+//! **Race 10, an event that comes after the last one has passed**: a slot goes idle, leaves the
+//! group to another child and stalls before it queues its event; the last one goes idle, finds no
+//! event and carries nothing upwards. So the word is looked at once more after the event is queued.
+//! Does it show somebody active, then that one's exchange comes later, and its lock too: it finds
+//! the event. Does it show nobody, then the event is carried upwards like an idle slot's new one.
 
 use crate::events::{Climb, Walk};
 use crate::group::Place;
@@ -151,13 +157,19 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         for (group, at) in self.path(place) {
             let departure =
                 group.word.deactivate(at.mask, || below.is_none_or(|child| self.is_vacant(child)));
-            let _whatever_its_answer: Climb =
-                self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
-            match departure {
-                Departure::Vacant => below = Some(at.group),
-                Departure::HandedOver => return walk.touch(group.level),
-                Departure::Unchanged => return,
+            let climb = self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
+            if departure == Departure::Vacant {
+                below = Some(at.group);
+                continue;
             }
+            if departure == Departure::HandedOver {
+                walk.touch(group.level);
+            }
+            // Race 10: whoever vacated the group since may have passed before the event was there.
+            if climb == Climb::Up && self.is_vacant(at.group) {
+                self.update_above(group, walk);
+            }
+            return;
         }
     }
 

@@ -1,12 +1,7 @@
 //! Tests of the operations, of the faults that hierarchies of this kind have had, and of the races.
 
-#[cfg(loom)]
-mod models;
-#[cfg(not(loom))]
 mod operations;
-#[cfg(not(loom))]
 mod races;
-#[cfg(not(loom))]
 mod rows;
 
 use std::collections::VecDeque;

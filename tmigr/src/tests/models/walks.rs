@@ -74,3 +74,28 @@ fn race_5_growth_meets_those_who_come_and_go() {
         finish(&world, threads);
     });
 }
+
+#[test]
+fn race_10_the_first_to_go_idle_queues_after_the_last_has_passed() {
+    check("race_10_siblings", 3, || {
+        let world = World::new(4, 4, &[0, 1]);
+        let threads = [act(&world, |world| world.sleep(1, Some(10)))];
+        world.sleep(0, None);
+        finish(&world, threads);
+    });
+    check("race_10_cousins", 3, || {
+        let world = World::new(8, 5, &[0, 2]);
+        let threads = [act(&world, |world| world.sleep(2, Some(10)))];
+        world.sleep(0, None);
+        finish(&world, threads);
+    });
+    check("race_10_with_a_return", 2, || {
+        let world = World::new(4, 4, &[0, 1]);
+        let threads = [
+            act(&world, |world| world.sleep(1, Some(10))),
+            act(&world, |world| assert!(world.wake(2))),
+        ];
+        world.sleep(0, Some(20));
+        finish(&world, threads);
+    });
+}
