@@ -11,19 +11,20 @@ use loom::thread::JoinHandle;
 use super::world::World;
 use crate::{NEVER, Slot};
 
-/// Runs the body in every order with at most `preemptions` of them, and says how many those were.
-pub(super) fn check(name: &str, preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+/// Runs the body in every order with at most so many preemptions, and says how many orders those
+/// were.
+pub(super) fn check(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let runs = Arc::new(AtomicU64::new(0));
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 20_000;
-    builder.preemption_bound.get_or_insert(preemptions);
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
     let (counter, start) = (runs.clone(), Instant::now());
     builder.check(move || {
         counter.fetch_add(1, Relaxed);
         body();
     });
     let (runs, seconds) = (runs.load(Relaxed), start.elapsed().as_secs_f64());
-    println!("{name}: {runs} executions in {seconds:.1} s, at most {preemptions} preemptions");
+    println!("{runs} executions in {seconds:.1} s, with up to {bound} preemptions");
 }
 
 /// A thread that acts in the world.

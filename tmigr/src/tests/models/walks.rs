@@ -1,11 +1,10 @@
-//! Models of the races of the walks with each other and with growth.
+//! Models of the walks against each other, and against growth.
 
 use super::{World, act, check, finish};
-use crate::Slot;
 
 #[test]
-fn race_1_sequence_counter() {
-    check("race_1_sequence_counter", 2, || {
+fn race_1_a_late_deactivation_meets_a_newer_activation() {
+    check(3, || {
         let world = World::new(4, 4, &[0, 2]);
         let threads = [
             act(&world, |world| world.sleep(0, Some(10))),
@@ -17,12 +16,39 @@ fn race_1_sequence_counter() {
 }
 
 #[test]
-fn race_2_publish_of_a_new_parent() {
-    check("race_2_publish_of_a_new_parent", 3, || {
+fn race_1_a_late_deactivation_meets_one_who_comes_and_goes() {
+    check(4, || {
+        let world = World::new(4, 4, &[0]);
+        let threads = [act(&world, |world| {
+            assert!(world.wake(1));
+            world.sleep(1, Some(20));
+        })];
+        world.sleep(0, Some(10));
+        assert!(world.wake(0));
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_2_a_walk_meets_a_new_parent() {
+    check(4, || {
+        let world = World::new(4, 2, &[0, 1]);
+        let threads = [act(&world, |world| {
+            world.sleep(1, Some(10));
+            assert!(world.wake(1));
+        })];
+        world.grow(2, 0);
+        world.sleep(0, Some(30));
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_2_the_last_ones_go_idle_below_a_new_parent() {
+    check(4, || {
         let world = World::new(4, 2, &[0, 1]);
         let threads = [act(&world, |world| world.sleep(1, Some(10)))];
-        let _ = world.tree.prepare(Slot(2), 0, Slot(0)).map(|notices| world.tell(notices)).unwrap();
-        let _ = world.tree.available(Slot(2), true).map(|notices| world.tell(notices)).unwrap();
+        world.grow(2, 0);
         world.sleep(0, None);
         world.arm(2, 20);
         finish(&world, threads);
@@ -30,66 +56,104 @@ fn race_2_publish_of_a_new_parent() {
 }
 
 #[test]
-fn race_3_the_last_one_goes_idle_against_a_new_first_timer() {
-    check("race_3_one_level", 3, || {
+fn race_3_the_last_one_of_a_single_level_meets_a_first_timer() {
+    check(6, || {
         let world = World::new(2, 2, &[0]);
         let threads = [act(&world, |world| world.arm(1, 10))];
         world.sleep(0, None);
         finish(&world, threads);
     });
-    check("race_3_two_levels", 3, || {
+}
+
+#[test]
+fn race_3_the_last_one_meets_a_first_timer() {
+    check(6, || {
         let world = World::new(4, 4, &[0]);
         let threads = [act(&world, |world| world.arm(2, 10))];
         world.sleep(0, None);
         finish(&world, threads);
     });
-    check("race_3_two_timers", 2, || {
+}
+
+#[test]
+fn race_3_the_last_one_of_three_levels_meets_a_first_timer() {
+    check(6, || {
+        let world = World::new(8, 5, &[0]);
+        let threads = [act(&world, |world| world.arm(2, 10))];
+        world.sleep(0, Some(20));
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_3_the_last_one_meets_two_first_timers() {
+    check(3, || {
         let world = World::new(4, 4, &[0]);
-        let threads =
-            [act(&world, |world| world.arm(2, 10)), act(&world, |world| world.arm(3, 5))];
+        let threads = [act(&world, |world| world.arm(2, 10)), act(&world, |world| world.arm(3, 5))];
         world.sleep(0, None);
         finish(&world, threads);
     });
 }
 
 #[test]
-fn race_5_growth_meets_those_who_come_and_go() {
-    check("race_5_growth", 2, || {
+fn race_5_growth_meets_one_who_goes_idle() {
+    check(4, || {
         let world = World::new(8, 4, &[0, 2]);
         let threads = [act(&world, |world| world.sleep(2, Some(10)))];
-        let _ = world.tree.prepare(Slot(4), 0, Slot(0)).map(|notices| world.tell(notices)).unwrap();
-        world.sleep(0, Some(20));
-        finish(&world, threads);
-    });
-    check("race_5_two_growths", 2, || {
-        let world = World::new(4, 2, &[0, 1]);
-        let threads = [act(&world, |world| {
-            let notices = world.tree.prepare(Slot(3), 0, Slot(1)).unwrap();
-            world.tell(notices);
-            world.sleep(1, Some(10));
-        })];
-        let notices = world.tree.prepare(Slot(2), 0, Slot(0)).unwrap();
-        world.tell(notices);
+        world.grow(4, 0);
         world.sleep(0, Some(20));
         finish(&world, threads);
     });
 }
 
 #[test]
-fn race_10_the_first_to_go_idle_queues_after_the_last_has_passed() {
-    check("race_10_siblings", 3, || {
+fn race_5_growth_meets_one_who_comes() {
+    check(4, || {
+        let world = World::new(8, 4, &[0]);
+        let threads = [act(&world, |world| assert!(world.wake(2)))];
+        world.grow(4, 0);
+        world.sleep(0, Some(20));
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_5_growth_meets_growth() {
+    check(3, || {
+        let world = World::new(4, 2, &[0, 1]);
+        let threads = [act(&world, |world| {
+            world.grow(3, 1);
+            world.sleep(1, Some(10));
+        })];
+        world.grow(2, 0);
+        world.sleep(0, Some(20));
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_10_siblings_go_idle_at_once() {
+    check(6, || {
         let world = World::new(4, 4, &[0, 1]);
         let threads = [act(&world, |world| world.sleep(1, Some(10)))];
         world.sleep(0, None);
         finish(&world, threads);
     });
-    check("race_10_cousins", 3, || {
+}
+
+#[test]
+fn race_10_cousins_go_idle_at_once() {
+    check(6, || {
         let world = World::new(8, 5, &[0, 2]);
         let threads = [act(&world, |world| world.sleep(2, Some(10)))];
         world.sleep(0, None);
         finish(&world, threads);
     });
-    check("race_10_with_a_return", 2, || {
+}
+
+#[test]
+fn race_10_siblings_go_idle_while_another_comes() {
+    check(3, || {
         let world = World::new(4, 4, &[0, 1]);
         let threads = [
             act(&world, |world| world.sleep(1, Some(10))),

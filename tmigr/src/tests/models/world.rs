@@ -85,7 +85,7 @@ impl World {
 
     pub(super) fn tell(&self, notices: impl IntoIterator<Item = Notice>) {
         for notice in notices {
-            self.member(notice.slot.0).told.store(true, SeqCst);
+            self.member(notice.slot.0).told.swap(true, SeqCst);
         }
     }
 
@@ -131,7 +131,7 @@ impl World {
     pub(super) fn leave(&self, slot: u32) {
         let member = self.member(slot);
         loop {
-            member.told.store(false, SeqCst);
+            member.told.swap(false, SeqCst);
             let own = self.fire(slot);
             if member.idle.get() {
                 self.tell(self.tree.new_timer(Slot(slot), own).notices);
@@ -194,8 +194,17 @@ impl World {
         self.leave(slot);
     }
 
-    /// An active slot leaves the hierarchy.
-    pub(super) fn leave_tree(&self, slot: u32) {
+    /// Slot `by`, which is active and stays so, gives another its place, where it will be idle.
+    pub(super) fn grow(&self, slot: u32, by: u32) {
+        self.tell(self.tree.prepare(Slot(slot), 0, Slot(by)).unwrap());
+        self.tell(self.tree.available(Slot(slot), true).unwrap());
+    }
+
+    /// A slot without a timer of its own leaves the hierarchy.
+    pub(super) fn quit(&self, slot: u32) {
+        if !self.hold(slot) {
+            return;
+        }
         let left = self.tree.unavailable(Slot(slot));
         self.tell(left.notices);
         if left.trigger.is_some() {
@@ -226,7 +235,7 @@ impl Expire for Pass {
             let member = self.world.member(slot.0);
             // Posted meanwhile: its owner looks.
             if member.word.swap(PARKED, SeqCst) == POSTED {
-                member.told.store(true, SeqCst);
+                member.told.swap(true, SeqCst);
             }
         }
     }
