@@ -81,7 +81,8 @@ impl<const FANOUT: usize> Arena<FANOUT> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

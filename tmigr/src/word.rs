@@ -141,7 +141,8 @@ impl AtomicWord {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::cell::Cell;
 
