@@ -1,8 +1,10 @@
 //! The model checker's primitives, made to mean what the standard library's mean.
 //!
-//! Owns the two differences. loom takes a `SeqCst` access for an `AcqRel` one, so that it would
+//! Owns the differences. loom takes a `SeqCst` access for an `AcqRel` one, so that it would
 //! report what the real thing forbids; it knows `SeqCst` fences exactly, and an access between two
-//! of them is as strong as a `SeqCst` one. And it has no `OnceLock`.
+//! of them is at least as strong as a `SeqCst` one: stronger towards accesses that are not. A
+//! `SeqCst` store is a swap, since loom does not put plain stores and exchanges of one value into one
+//! order. And it has no `OnceLock`.
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
@@ -33,7 +35,7 @@ impl AtomicU32 {
     }
 
     pub(crate) fn store(&self, value: u32, order: Ordering) {
-        fenced(order, || self.0.store(value, order));
+        self.0.store(value, order);
     }
 
     pub(crate) fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
@@ -70,7 +72,11 @@ impl AtomicU64 {
     }
 
     pub(crate) fn store(&self, value: u64, order: Ordering) {
-        fenced(order, || self.0.store(value, order));
+        if order == Ordering::SeqCst {
+            fenced(order, || self.0.swap(value, order));
+        } else {
+            self.0.store(value, order);
+        }
     }
 
     pub(crate) fn fetch_min(&self, value: u64, order: Ordering) -> u64 {

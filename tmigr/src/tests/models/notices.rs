@@ -23,6 +23,22 @@ fn race_6_two_notices_meet_their_receiver_entering_the_guest() {
 }
 
 #[test]
+fn race_6_a_notice_meets_a_receiver_whose_work_is_done() {
+    check(5, || {
+        let world = World::new(4, 4, &[0]);
+        world.arm(1, 5);
+        world.leave(0);
+        world.clock.set(5);
+        let threads = [act(&world, |world| {
+            world.arm(2, 10);
+            world.arm(3, 7);
+        })];
+        world.look(0);
+        finish(&world, threads);
+    });
+}
+
+#[test]
 fn race_6_a_notice_meets_a_receiver_that_takes_the_role() {
     check(6, || {
         let world = World::new(4, 4, &[]);
@@ -93,6 +109,18 @@ fn race_9_the_keeper_leaves_and_a_timer_is_armed() {
         world.sleep(3, Some(20));
         world.sleep(0, None);
         let threads = [act(&world, |world| world.arm(2, 10))];
+        world.quit(0);
+        finish(&world, threads);
+    });
+}
+
+#[test]
+fn race_9_the_keeper_leaves_and_so_does_another() {
+    check(6, || {
+        let world = World::new(4, 4, &[0, 3]);
+        world.sleep(3, Some(20));
+        world.sleep(0, None);
+        let threads = [act(&world, |world| world.quit(1))];
         world.quit(0);
         finish(&world, threads);
     });
