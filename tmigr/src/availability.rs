@@ -1,6 +1,10 @@
 //! Coming into the hierarchy and leaving it.
 //!
 //! Owns both operations. Must not know what a slot's owner does in between.
+//!
+//! **Race 9, the last active one leaves**: its deactivation is that of a slot that goes idle, so
+//! an event that is queued at the same moment finds it still active, or is found by it (race 3). But
+//! it does not stay as the keeper: what it finds it gives to its caller as the `trigger`.
 
 use crate::events::Walk;
 use crate::sync::{self, Ordering};

@@ -76,16 +76,18 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     /// Walks `update_events` from a slot's place upwards until it is done.
     pub(crate) fn update_upwards(&self, from: Place, walk: &mut Walk) {
-        self.update_path(None, from, walk);
+        self.update_from(from, None, walk);
     }
 
-    /// The same from the place of a group.
-    pub(crate) fn update_upwards_above(&self, of: &Group<FANOUT>, from: Place, walk: &mut Walk) {
-        self.update_path(Some(of), from, walk);
+    /// Walks `update_events` from a group that is up to date upwards until it is done.
+    pub(crate) fn update_above(&self, group: &Group<FANOUT>, walk: &mut Walk) {
+        if let Some(above) = group.above() {
+            self.update_from(above, Some(group), walk);
+        }
     }
 
-    fn update_path(&self, of: Option<&Group<FANOUT>>, from: Place, walk: &mut Walk) {
-        let mut below = of;
+    fn update_from(&self, from: Place, below: Option<&Group<FANOUT>>, walk: &mut Walk) {
+        let mut below = below;
         for (group, place) in self.path(from) {
             if self.update_events(group, below, place, walk) == Climb::Done {
                 return;

@@ -15,7 +15,7 @@
 
 use crate::NEVER;
 use crate::queue::{Event, Queue};
-use crate::sync::{self, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{self, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally};
 use crate::word::AtomicWord;
 
 /// The number of a group, in order of creation.
@@ -39,14 +39,14 @@ pub(crate) fn index_of(mask: u8) -> usize {
 /// What happened at a group, for the reports.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub walks: AtomicU64,
-    pub passes: AtomicU64,
-    pub expiries: AtomicU64,
-    pub retries: AtomicU64,
+    pub walks: Tally,
+    pub passes: Tally,
+    pub expiries: Tally,
+    pub retries: Tally,
 }
 
 impl Counters {
-    pub(crate) fn count(counter: &AtomicU64) {
+    pub(crate) fn count(counter: &Tally) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -106,7 +106,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
     /// Makes `place` this group's parent and place, for everybody to see.
     pub(crate) fn publish_above(&self, place: Place) {
         self.mask.store(place.mask, Ordering::Relaxed);
-        #[cfg(test)]
+        #[cfg(all(test, not(loom)))]
         crate::tests::steps::before_publish();
         self.parent.store(place.group, Ordering::Release);
     }

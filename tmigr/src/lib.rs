@@ -45,15 +45,21 @@
 //!
 //! # Races
 //!
-//! | # | race | refused by | argued in | test |
+//! | # | race | refused by | argued in | models |
 //! |---|---|---|---|---|
-//! | 1 | a late deactivation meets a newer activation | `seq` | `walk` | `race_1_*` |
-//! | 2 | a walk meets growth | parent before mask | `walk` | `race_2_*` |
-//! | 3 | the last one goes idle while a first event is queued | words read under the locks | `events` | `race_3_*` |
-//! | 4 | a slot runs while its timers are expired | own next expiry under the slot's lock | `remote` | `race_4_*` |
-//! | 5 | growth meets growth, activation, deactivation | links published last, preparer active | `growth` | `race_5_*` |
-//! | 6 | a notice meets its receiver going idle or arming | `known` and one order | `notify` | `race_6_*` |
-//! | 7 | a role that is handed over meets its receiver's leaving | a second look at the word | `walk` | `race_7_*`, `row_17_a_sibling_*` |
+//! | 1 | a late deactivation meets a newer activation | `seq` | `walk` | `walks::race_1_*` |
+//! | 2 | a walk meets the publishing of a new parent | parent before mask | `walk` | `walks::race_2_*` |
+//! | 3 | the last one goes idle while a first event is queued | words read under the locks | `events` | `walks::race_3_*` |
+//! | 4 | a slot arms while its timers are expired | own next expiry under the slot's lock | `remote` | `passes::race_4_*` |
+//! | 5 | growth meets growth, activation, deactivation | links published last, preparer active | `growth` | `walks::race_5_*` |
+//! | 6 | a notice meets its receiver arming, or entering the guest | `known` and one order | `notify` | `notices::race_6_*` |
+//! | 7 | a slot or its group becomes active while a pass takes its timers | `idle` and words read under the locks | `remote` | `passes::race_7_*` |
+//! | 8 | a role is handed over while a first event is queued | one order of words and expiries | `notify` | `notices::race_8_*` |
+//! | 9 | the last active one, or the keeper, leaves | it goes idle like any other; `trigger` | `availability` | `notices::race_9_*` |
+//! | 10 | an event is queued after the last one has passed | a second look at the word | `walk` | `walks::race_10_*` |
+//!
+//! The unit tests bear the same numbers. The models try every order within bounds: `tests/models`,
+//! run by `.ci/loom`.
 //!
 //! # Limits
 //!
@@ -81,7 +87,13 @@ mod walk;
 mod word;
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
+
+#[cfg(test)]
+#[cfg(loom)]
+#[path = "tests/models/mod.rs"]
+mod models;
 
 pub use availability::Unavailable;
 pub use error::{Activity, SlotError};

@@ -99,7 +99,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// The first expiry of the groups that fall to a branch.
-    fn duty(&self, from: Place) -> u64 {
+    pub(crate) fn duty(&self, from: Place) -> u64 {
         self.path(from)
             .take_while(|(group, place)| group.word.load().falls_to(place.mask))
             .map(|(group, _)| group.next_expiry())

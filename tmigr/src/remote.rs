@@ -11,6 +11,12 @@
 //! the end of it the slot may have become active, armed other timers and gone idle again. So the
 //! value that is re-queued is the slot's own next expiry, as its owner told it last, read under the
 //! slot's lock in the critical section that ends `remote`.
+//!
+//! **Race 7, an activation during a pass**: the event was taken from the queue before the slot, or
+//! a sibling, became active. Whether the slot is idle is asked under its lock, both before its
+//! timers are expired and before it is queued again: if it is not, its owner looks after them. That
+//! its group is active is seen under the groups' locks, as in race 3: then the group's own
+//! migrator is told of the event, and nothing goes up.
 
 use crate::events::Walk;
 use crate::group::{Counters, Group, Place};

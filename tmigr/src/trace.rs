@@ -6,7 +6,7 @@
 //! Groups are named by their numbers. `None` is Linux's all-ones or `KTIME_MAX` value.
 
 use crate::group::{Group, GroupId, Place};
-use crate::sync::AtomicU64;
+use crate::sync::Tally;
 use crate::word::Word;
 use crate::{Hierarchy, Slot, some_unless_never};
 
@@ -124,7 +124,7 @@ impl TraceEvent {
 /// Work of the hierarchy as a whole.
 #[derive(Default)]
 pub(crate) struct Totals {
-    pub notices: AtomicU64,
+    pub notices: Tally,
 }
 
 impl<const FANOUT: usize> Hierarchy<FANOUT> {

@@ -10,12 +10,11 @@
 //! are final before they are published, so the walk ends at the old top or goes on with a mask.
 //! Ending at the old top is right: whoever grows the tree is active in it throughout.
 //!
-//! **Race 7, a role that is handed over meets its receiver's leaving**: a slot goes idle and its
-//! exchange makes another one migrator; that one goes idle, too, before the first has queued its
-//! event, and finds nothing to carry upwards. So a walk that stops because somebody else has the role
-//! looks at the word once more after the event was queued: if nobody has it any more, the walk carries
-//! the event upwards itself. If somebody still has it, that one's leaving locks the queue later, and
-//! finds the event.
+//! **Race 10, an event that comes after the last one has passed**: a slot goes idle, leaves the
+//! group to another child and stalls before it queues its event; the last one goes idle, finds no
+//! event and carries nothing upwards. So the word is looked at once more after the event is queued.
+//! Does it show somebody active, then that one's exchange comes later, and its lock too: it finds
+//! the event. Does it show nobody, then the event is carried upwards like an idle slot's new one.
 
 use crate::events::{Climb, Walk};
 use crate::group::Place;
@@ -193,29 +192,19 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 below.is_none_or(|child| self.is_vacant(child))
             });
             self.trace(|| TraceEvent::GroupSetCpuInactive(trace::group_state(group, at, word)));
-            let _whatever_its_answer: Climb =
-                self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
-            match departure {
-                Departure::Vacant => below = Some(at.group),
-                Departure::HandedOver => {
-                    walk.touch(group.level);
-                    return self.carry_if_deserted(at.group, walk);
-                }
-                Departure::Unchanged => return self.carry_if_deserted(at.group, walk),
+            let climb = self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
+            if departure == Departure::Vacant {
+                below = Some(at.group);
+                continue;
             }
-        }
-    }
-
-    /// Race 7: whoever was to look after the group has left since this walk's exchange, before the
-    /// event was queued, and has found nothing to take along.
-    fn carry_if_deserted(&self, group: u32, walk: &mut Walk) {
-        let at = self.groups.get(group);
-        if at.word.load().migrator().is_some() {
+            if departure == Departure::HandedOver {
+                walk.touch(group.level);
+            }
+            // Race 10: whoever vacated the group since may have passed before the event was there.
+            if climb == Climb::Up && self.is_vacant(at.group) {
+                self.update_above(group, walk);
+            }
             return;
-        }
-        // At the top the update, under its lock, has seen an idle word, or was before the other one's.
-        if let Some(above) = at.above() {
-            self.update_upwards_above(at, above, walk);
         }
     }
 

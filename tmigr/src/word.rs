@@ -16,7 +16,7 @@
 //! same branch may overtake it. The late exchange must fail even where `active` and `migrator`
 //! have returned to the values that it read, so that it looks at the child again.
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, Ordering, Tally, fence};
 
 const NO_MIGRATOR: u8 = 0xFF;
 
@@ -107,7 +107,7 @@ impl AtomicWord {
     /// Marks a child active; the new word, and whether it took the role of the migrator.
     /// `retries` counts attempts that failed.
     #[must_use]
-    pub(crate) fn activate(&self, child: u8, retries: &AtomicU64) -> (Word, bool) {
+    pub(crate) fn activate(&self, child: u8, retries: &Tally) -> (Word, bool) {
         let mut now = self.load();
         loop {
             let (next, took) = now.activated(child);
@@ -124,7 +124,7 @@ impl AtomicWord {
     pub(crate) fn deactivate(
         &self,
         child: u8,
-        retries: &AtomicU64,
+        retries: &Tally,
         child_idle: impl Fn() -> bool,
     ) -> (Word, Departure) {
         let mut now = self.load();
@@ -142,7 +142,7 @@ impl AtomicWord {
     }
 
     fn exchange(&self, from: Word, to: Word) -> Result<(), Word> {
-        #[cfg(test)]
+        #[cfg(all(test, not(loom)))]
         crate::tests::steps::before_exchange();
         self.0
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
@@ -152,17 +152,18 @@ impl AtomicWord {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::cell::Cell;
 
     use super::*;
 
     fn activate(word: &AtomicWord, child: u8) -> bool {
-        word.activate(child, &AtomicU64::new(0)).1
+        word.activate(child, &Tally::new(0)).1
     }
 
     fn deactivate(word: &AtomicWord, child: u8, child_idle: impl Fn() -> bool) -> Departure {
-        word.deactivate(child, &AtomicU64::new(0), child_idle).1
+        word.deactivate(child, &Tally::new(0), child_idle).1
     }
 
     #[test]

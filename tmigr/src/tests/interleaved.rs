@@ -305,7 +305,7 @@ fn race_6_the_role_is_handed_over_while_a_new_first_timer_is_queued() {
 }
 
 #[test]
-fn race_7_both_siblings_go_idle_and_one_of_them_is_told_in_every_order() {
+fn race_10_both_siblings_go_idle_and_one_of_them_is_told_in_every_order() {
     for slots in [2, 4] {
         let orders = in_every_order(
             || tree::<2>(slots, 2),
@@ -322,7 +322,7 @@ fn race_7_both_siblings_go_idle_and_one_of_them_is_told_in_every_order() {
 }
 
 #[test]
-fn race_7_two_branches_go_idle_and_one_of_them_is_told_in_every_order() {
+fn race_10_two_branches_go_idle_and_one_of_them_is_told_in_every_order() {
     // Each is the last of its group: the role is handed over above, at the top or below it.
     for slots in [4, 8] {
         let orders = in_every_order(

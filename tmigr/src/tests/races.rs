@@ -102,6 +102,28 @@ fn race_3_one_of_the_last_two_is_told_the_first_expiry() {
     }
 }
 
+#[test]
+fn race_10_an_event_queued_after_the_last_one_has_passed_goes_up() {
+    let tree = tree::<2>(5, 1);
+    let _ = tree.activate(Slot(2)).unwrap();
+    assert_eq!(tree.new_timer(Slot(3), Some(10)).unwrap().first, None);
+    let (_, place) = tree.member(Slot(2)).unwrap();
+    let group = tree.groups.get(place.group);
+    let above = tree.groups.get(group.above().unwrap().group);
+    thread::scope(|scope| {
+        let stall = group.lock();
+        let early = scope.spawn(|| tree.deactivate(Slot(2), None).unwrap().first);
+        // It has left the group above, and cannot queue its sibling's event there.
+        while above.word.load().active() != 1 {
+            thread::yield_now();
+        }
+        assert_eq!(tree.deactivate(Slot(0), None).unwrap().first, None, "it is not there yet");
+        drop(stall);
+        assert_eq!(early.join().unwrap(), Some(10));
+    });
+    assert_eq!(tree.responsibility(Slot(2)), Some(10));
+}
+
 /// While its timers are expired, the slot runs, arms and goes idle again.
 struct RunsMeanwhile<'a> {
     tree: &'a Hierarchy<8>,
