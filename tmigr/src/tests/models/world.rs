@@ -164,8 +164,10 @@ impl World {
     pub(super) fn wake(&self, slot: u32) -> bool {
         let held = self.hold(slot);
         if held {
-            self.tell(self.tree.activate(Slot(slot)).unwrap());
-            self.member(slot).idle.set(false);
+            // Somebody who had to make a slot run may have chosen this one before.
+            if self.member(slot).idle.replace(false) {
+                self.tell(self.tree.activate(Slot(slot)).unwrap());
+            }
             self.leave(slot);
         }
         held
