@@ -165,8 +165,9 @@ impl World {
         let held = self.hold(slot);
         if held {
             // Somebody who had to make a slot run may have chosen this one before.
-            if self.member(slot).idle.replace(false) {
+            if self.member(slot).idle.get() {
                 self.tell(self.tree.activate(Slot(slot)).unwrap());
+                self.member(slot).idle.set(false);
             }
             self.leave(slot);
         }
