@@ -25,9 +25,11 @@
 //! | `walk`: notices after the walk | before it, by `new_timer` | `race_6_*` (three), `race_8_*` (both), `race_4_a_sibling_arms_while_a_slot_is_expired` |
 //! | `remote`: what is queued again is read in the critical section that ends `remote` | before, in one of its own | `race_4_a_slot_arms_while_it_is_expired`, `race_7_a_slot_runs_during_a_pass` |
 //! | `remote`: `release` in that critical section | before it | the same two |
+//! | `walk`: a new timer is noted as the slot's own next expiry | not | the first of them |
 //! | `remote`: it queues as a pass | as a new timer | `race_3_the_last_one_of_three_levels_meets_a_first_timer`, `race_5_growth_meets_one_who_goes_idle` |
 //! | `notify`: `known` is reset before words and expiries are read | not at all, or after | `race_6_a_notice_meets_a_receiver_whose_work_is_done`, `race_4_a_sibling_arms_while_a_slot_is_expired`, `race_7_a_sibling_comes_during_a_pass` |
 //! | `notify`: `fetch_min` of `known` by who tells | a load and a store | `race_6_a_notice_meets_a_receiver_whose_work_is_done` |
+//! | `word`, `group`, `notify`: words, expiries and `known` in one `SeqCst` order | all three acquire and release (only `race_6_*` were run) | `race_6_a_notice_meets_a_receiver_that_takes_the_role`, `race_6_a_notice_meets_a_receiver_whose_work_is_done` |
 //! | `availability`: an idle slot that leaves is activated first | not | `race_9_the_keeper_leaves_and_so_does_another` |
 //! | `availability`: the trigger | never | `race_9_*` (all but `race_9_the_last_active_one_leaves_and_another_comes`) |
 //!
@@ -42,8 +44,9 @@
 //!   the word, which is set later still.
 //! - `events`: the child's word read before the locks. Its event was queued before, so the argument of
 //!   race 10 holds. The child unlocked early: its parent's lock, still held, keeps the order.
-//! - `group`, `notify`: `next_expiry` or `known` alone with acquire and release. The checker's fences
-//!   around the other accesses order more than the language does (`sync::checked`).
+//! - `word`, `group`, `notify`: one of the words, `next_expiry` and `known` alone with acquire and
+//!   release. The checker's fences around the other two order more than the language does
+//!   (`sync::checked`).
 //! - `walk`: a new timer queued at once while `remote`. The pass queues the same value again.
 //! - `walk`: the parent's event ignored before the exchange of the word instead of after it.
 //!   Sooner or later the event is dropped or named anew; in between a pass comes once too often.
