@@ -5,7 +5,7 @@
 //! | field | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `word` | walks, by exchange, no lock | all | see `word` |
-//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst`, see `notify` |
+//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst` where it becomes earlier, see `notify`, else release |
 //! | `ignored` | set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the bit itself is all that is read, and both sides of a race are right |
 //! | `parent` | growth, once | all | release, pairs with the acquire of whoever goes up; the last to be written of a branch |
 //! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
@@ -211,8 +211,12 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
 impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
     fn drop(&mut self) {
         let next = self.queue.next_expiry();
-        if next != self.group.next_expiry.load(Ordering::Relaxed) {
+        let published = self.group.next_expiry.load(Ordering::Relaxed);
+        if next < published {
             self.group.next_expiry.store(next, Ordering::SeqCst);
+        } else if next > published {
+            // The usual case, as time goes on. Who still reads the earlier one wakes needlessly.
+            self.group.next_expiry.store(next, Ordering::Release);
         }
     }
 }
