@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `word` | walks, by exchange, no lock | all | see `word` |
 //! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst` where it becomes earlier, see `notify`, else release |
-//! | `ignored` | set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the bit itself is all that is read, and both sides of a race are right |
+//! | `ignored` | one for each child; set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the flag itself is all that is read, and both sides of a race are right |
 //! | `parent` | growth, once | all | release, pairs with the acquire of whoever goes up; the last to be written of a branch |
 //! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
 //! | `children` | growth, before the child's `parent` | after the child's bit was seen in `word` | relaxed, ordered by `parent` and `word` |
@@ -15,7 +15,7 @@
 
 use crate::NEVER;
 use crate::queue::{Event, Queue};
-use crate::sync::{self, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{self, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::word::AtomicWord;
 
 /// The number of a group, in order of creation.
@@ -58,7 +58,8 @@ pub(crate) struct Group<const FANOUT: usize> {
     pub node: Option<u32>,
     pub word: AtomicWord,
     next_expiry: AtomicU64,
-    ignored: AtomicU8,
+    /// Flags of their own, not bits of one: setting them takes no exchange.
+    ignored: [AtomicBool; FANOUT],
     mask: AtomicU8,
     parent: AtomicU32,
     queue: Mutex<Queue<FANOUT>>,
@@ -76,7 +77,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
             node,
             word: AtomicWord::new(),
             next_expiry: AtomicU64::new(NEVER),
-            ignored: AtomicU8::new(u8::MAX),
+            ignored: std::array::from_fn(|_| AtomicBool::new(true)),
             mask: AtomicU8::new(u8::from(top)),
             parent: AtomicU32::new(NO_GROUP),
             queue: Mutex::new(Queue::new()),
@@ -138,18 +139,17 @@ impl<const FANOUT: usize> Group<FANOUT> {
 
     /// Whether the child's event is to be ignored.
     pub(crate) fn ignores(&self, mask: u8) -> bool {
-        self.ignored.load(Ordering::Relaxed) & mask != 0
+        self.ignores_child(index_of(mask))
+    }
+
+    fn ignores_child(&self, child: usize) -> bool {
+        self.ignored.get(child).is_none_or(|ignored| ignored.load(Ordering::Relaxed))
     }
 
     /// Says whether the child's event is to be ignored.
     pub(crate) fn set_ignored(&self, mask: u8, ignore: bool) {
-        if self.ignores(mask) == ignore {
-            return;
-        }
-        if ignore {
-            self.ignored.fetch_or(mask, Ordering::Relaxed);
-        } else {
-            self.ignored.fetch_and(!mask, Ordering::Relaxed);
+        if self.ignores(mask) != ignore {
+            self.ignored[index_of(mask)].store(ignore, Ordering::Relaxed);
         }
     }
 
@@ -178,12 +178,14 @@ pub(crate) struct Events<'a, const FANOUT: usize> {
 impl<const FANOUT: usize> Events<'_, FANOUT> {
     /// The first event that counts; ignored ones before it are dropped.
     pub(crate) fn first(&mut self) -> Option<Event> {
-        self.queue.first(self.group.ignored.load(Ordering::Relaxed))
+        let group = self.group;
+        self.queue.first(|child| group.ignores_child(child))
     }
 
     /// Takes out the first event that counts, if it is due.
     pub(crate) fn take_expired(&mut self, now: u64) -> Option<Event> {
-        self.queue.take_expired(now, self.group.ignored.load(Ordering::Relaxed))
+        let group = self.group;
+        self.queue.take_expired(now, |child| group.ignores_child(child))
     }
 
     /// Brings the queue up to date with a child's event; `None`: it is to be ignored.

@@ -83,20 +83,26 @@ impl<const FANOUT: usize> Queue<FANOUT> {
         }
     }
 
-    /// The first event that is not `ignored`, a mask of children. Those before it are dropped.
-    pub(crate) fn first(&mut self, ignored: u8) -> Option<Event> {
-        let counts = |&c: &u8| ignored & (1 << c) == 0;
+    /// The first event of a child that is not `ignored`. Those before it are dropped.
+    pub(crate) fn first(&mut self, ignored: impl Fn(usize) -> bool) -> Option<Event> {
+        let counts = |&c: &u8| !ignored(usize::from(c));
         let dropped = self.order[..self.len].iter().position(counts).unwrap_or(self.len);
-        self.order.copy_within(dropped..self.len, 0);
-        self.len -= dropped;
+        if dropped > 0 {
+            self.order.copy_within(dropped..self.len, 0);
+            self.len -= dropped;
+        }
         let first = (self.len > 0).then(|| self.events[usize::from(self.order[0])]);
         self.next_expiry = first.map_or(NEVER, |event| event.expires);
         first
     }
 
     /// Takes out the first event that counts, if it is due.
-    pub(crate) fn take_expired(&mut self, now: u64, ignored: u8) -> Option<Event> {
-        let due = self.first(ignored).filter(|event| event.expires <= now)?;
+    pub(crate) fn take_expired(
+        &mut self,
+        now: u64,
+        ignored: impl Fn(usize) -> bool,
+    ) -> Option<Event> {
+        let due = self.first(&ignored).filter(|event| event.expires <= now)?;
         self.drop_at(0);
         self.first(ignored);
         Some(due)
@@ -111,6 +117,14 @@ mod tests {
         Event { expires, slot: Slot(slot) }
     }
 
+    fn none(_: usize) -> bool {
+        false
+    }
+
+    fn the_first(child: usize) -> bool {
+        child == 0
+    }
+
     fn filled(expiries: &[u64]) -> Queue<8> {
         let mut queue = Queue::new();
         for (child, &expires) in expiries.iter().enumerate() {
@@ -123,7 +137,7 @@ mod tests {
     fn equal_expiries_keep_the_order_of_insertion() {
         let mut queue = filled(&[30, 10, 20, 10, 30, 10]);
         let mut taken = Vec::new();
-        while let Some(event) = queue.take_expired(100, 0) {
+        while let Some(event) = queue.take_expired(100, none) {
             taken.push(event.slot.0);
         }
         assert_eq!(taken, [1, 3, 5, 2, 0, 4]);
@@ -133,7 +147,7 @@ mod tests {
     #[test]
     fn ignored_events_before_the_first_are_dropped_and_those_behind_stay() {
         let mut queue = filled(&[10, 20, 30]);
-        assert_eq!(queue.first(0b101), Some(event(20, 1)));
+        assert_eq!(queue.first(|child| child != 1), Some(event(20, 1)));
         assert_eq!(queue.next_expiry(), 20);
         assert!(!queue.rename(0, event(10, 0)), "dropped from the queue");
         assert!(queue.rename(2, event(30, 2)), "still queued");
@@ -155,31 +169,31 @@ mod tests {
         let mut queue = filled(&[10]);
         queue.insert(1, event(20, 1));
         assert_eq!(queue.next_expiry(), 10);
-        assert_eq!(queue.first(1), Some(event(20, 1)));
+        assert_eq!(queue.first(the_first), Some(event(20, 1)));
     }
 
     #[test]
     fn an_event_keeps_its_place_with_another_name() {
         let mut queue = filled(&[10, 10]);
         assert!(queue.rename(0, event(10, 7)));
-        assert_eq!(queue.first(0), Some(event(10, 7)));
+        assert_eq!(queue.first(none), Some(event(10, 7)));
         assert!(!queue.rename(0, event(11, 7)));
     }
 
     #[test]
     fn nothing_is_taken_before_it_is_due_but_the_front_is_cleaned() {
         let mut queue = filled(&[10, 20]);
-        assert_eq!(queue.take_expired(19, 1), None);
+        assert_eq!(queue.take_expired(19, the_first), None);
         assert_eq!(queue.next_expiry(), 20);
-        assert_eq!(queue.take_expired(20, 1), Some(event(20, 1)));
+        assert_eq!(queue.take_expired(20, the_first), Some(event(20, 1)));
     }
 
     #[test]
     fn a_full_queue_takes_every_child() {
         let mut queue = filled(&[8, 7, 6, 5, 4, 3, 2, 1]);
         for slot in (0..8).rev() {
-            assert_eq!(queue.take_expired(8, 0).map(|e| e.slot.0), Some(slot));
+            assert_eq!(queue.take_expired(8, none).map(|e| e.slot.0), Some(slot));
         }
-        assert_eq!(queue.take_expired(NEVER, 0), None);
+        assert_eq!(queue.take_expired(NEVER, none), None);
     }
 }
