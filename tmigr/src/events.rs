@@ -65,7 +65,6 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         place: Place,
         walk: &mut Walk,
     ) -> Climb {
-        Counters::count(&group.counters.walks);
         let climb = match below {
             None => update_from_slot(group, place, walk),
             Some(child) => update_from_group(group, child, place, walk),
@@ -111,9 +110,11 @@ fn update_from_slot<const F: usize>(group: &Group<F>, place: Place, walk: &mut W
     let ignore = group.ignores(place.mask);
     // The level above cleans up. With no level above, the first event has to be reported.
     if ignore && !walk.remote && group.above().is_some() {
+        Counters::count(&group.counters.walks_unlocked);
         return Climb::Done;
     }
     let events = group.lock();
+    events.count_walk();
     let event = Event { expires: walk.next, slot: walk.slot };
     let offer = Offer { mask: place.mask, event, ignore };
     settle(group, events, group.word.load(), offer, walk)
@@ -127,6 +128,7 @@ fn update_from_group<const F: usize>(
 ) -> Climb {
     let mut below = child.lock();
     let events = group.lock();
+    events.count_walk();
     let word = group.word.load();
     if child.word.load().active() != 0 {
         return Climb::Done;

@@ -11,7 +11,7 @@
 //! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
 //! | `children` | growth, before the child's `parent` | after the child's bit was seen in `word` | relaxed, ordered by `parent` and `word` |
 //! | `occupied` | growth | growth, views | relaxed, under the growth mutex |
-//! | `counters` | walks and passes | views | relaxed: statistics |
+//! | `counters` | walks and passes; `walks_locked` and `locks` under the group's lock | views | relaxed: statistics |
 
 use crate::NEVER;
 use crate::queue::{Event, Queue};
@@ -39,7 +39,11 @@ pub(crate) fn index_of(mask: u8) -> usize {
 /// What happened at a group, for the reports.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub walks: AtomicU64,
+    /// Walks that turned back without taking the lock.
+    pub walks_unlocked: AtomicU64,
+    /// The others.
+    pub walks_locked: AtomicU64,
+    pub locks: AtomicU64,
     pub passes: AtomicU64,
     pub expiries: AtomicU64,
     pub retries: AtomicU64,
@@ -48,6 +52,11 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same for a counter that is written under a lock only: no exchange is needed.
+    fn count_locked(counter: &AtomicU64) {
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
@@ -158,6 +167,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
         #[cfg(test)]
         LOCKS.with(|locks| locks.set(locks.get() + 1));
         let queue = sync::lock(&self.queue);
+        Counters::count_locked(&self.counters.locks);
         Events { group: self, queue }
     }
 }
@@ -197,6 +207,11 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
         if let Some(event) = event {
             self.queue.insert(child, event);
         }
+    }
+
+    /// A walk has come this far.
+    pub(crate) fn count_walk(&self) {
+        Counters::count_locked(&self.group.counters.walks_locked);
     }
 
     /// The first expiry as stored.
