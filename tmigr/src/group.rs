@@ -178,8 +178,8 @@ thread_local! {
     pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// The locked queue of a group. What became of `next_expiry` is published once, at the end: a
-/// reader without the lock never sees a state in between.
+/// The locked queue of a group. What became of `next_expiry` is published when all is done to the
+/// queue: a reader without the lock never sees a state in between.
 pub(crate) struct Events<'a, const FANOUT: usize> {
     group: &'a Group<FANOUT>,
     queue: MutexGuard<'a, Queue<FANOUT>>,
@@ -219,14 +219,8 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
         self.queue.next_expiry()
     }
 
-    /// Publishes and unlocks; true if the first expiry became earlier.
-    pub(crate) fn close(self) -> bool {
-        self.queue.next_expiry() < self.group.next_expiry.load(Ordering::Relaxed)
-    }
-}
-
-impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
-    fn drop(&mut self) {
+    /// Publishes what became of the first expiry; true if it became earlier.
+    pub(crate) fn publish(&mut self) -> bool {
         let next = self.queue.next_expiry();
         let published = self.group.next_expiry.load(Ordering::Relaxed);
         if next < published {
@@ -235,5 +229,12 @@ impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
             // The usual case, as time goes on. Who still reads the earlier one wakes needlessly.
             self.group.next_expiry.store(next, Ordering::Release);
         }
+        next < published
+    }
+}
+
+impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
+    fn drop(&mut self) {
+        self.publish();
     }
 }

@@ -10,7 +10,7 @@
 //! are final before they are published, so the walk ends at the old top or goes on with a mask.
 //! Ending at the old top is right: whoever grows the tree is active in it throughout.
 
-use crate::events::{Climb, Walk};
+use crate::events::{Below, Walk};
 use crate::group::Place;
 use crate::slot::{Data, SlotState};
 use crate::sync;
@@ -180,24 +180,20 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     /// The deactivation walk of a slot whose lock is held.
     pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
-        let mut below = None;
+        let mut below: Option<Below<'_, FANOUT>> = None;
         for (group, at) in self.path(place) {
+            let child = below.as_ref().map(|below| below.group);
             let (word, departure) = group.word.deactivate(at.mask, &group.counters.retries, || {
-                below.is_none_or(|child| self.is_vacant(child))
+                child.is_none_or(|child| child.word.load().active() == 0)
             });
             self.trace(|| TraceEvent::GroupSetCpuInactive(trace::group_state(group, at, word)));
-            let _whatever_its_answer: Climb =
-                self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
+            let (_whatever_its_answer, here) = self.update_events(group, below, at, walk);
             match departure {
-                Departure::Vacant => below = Some(at.group),
+                Departure::Vacant => below = Some(here),
                 Departure::HandedOver => return walk.touch(group.level),
                 Departure::Unchanged => return,
             }
         }
-    }
-
-    fn is_vacant(&self, group: u32) -> bool {
-        self.groups.get(group).word.load().active() == 0
     }
 
     fn wakeup(&self, place: Place, walk: Walk) -> Wakeup {
