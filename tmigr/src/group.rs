@@ -200,7 +200,7 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
 
     /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
     pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
-        if event.is_some_and(|event| self.queue.rename(child, event)) {
+        if event.is_some_and(|event| self.queue.keep_place(child, event)) {
             return;
         }
         self.queue.remove(child);
