@@ -41,6 +41,7 @@ impl<const FANOUT: usize> Arena<FANOUT> {
     }
 
     /// The group of a number that was handed out.
+    #[inline]
     pub(crate) fn get(&self, id: GroupId) -> &Group<FANOUT> {
         let (chunk, at) = locate(id);
         self.chunks[chunk]

@@ -67,6 +67,7 @@ pub(crate) struct Below<'a, const F: usize> {
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// Updates the queue of `group` with the event of what the walk came from: the slot itself if
     /// `below` is `None`, else that group. Returns `group` as what the walk goes on from.
+    #[inline]
     pub(crate) fn update_events<'a>(
         &self,
         group: &'a Group<FANOUT>,
@@ -120,6 +121,7 @@ fn updated<const F: usize>(
 /// Whether the walk goes on, and the queue of the group that it is at, if that is locked.
 type Updated<'a, const F: usize> = (Climb, Option<Events<'a, F>>);
 
+#[inline]
 fn update_from_slot<'a, const F: usize>(
     group: &'a Group<F>,
     place: Place,
@@ -162,6 +164,7 @@ fn update_from_group<'a, const F: usize>(
     (climb, Some(events))
 }
 
+#[inline]
 fn settle<const F: usize>(
     group: &Group<F>,
     events: &mut Events<'_, F>,

@@ -163,6 +163,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
     }
 
     /// Locks the queue.
+    #[inline]
     pub(crate) fn lock(&self) -> Events<'_, FANOUT> {
         #[cfg(test)]
         LOCKS.with(|locks| locks.set(locks.get() + 1));
@@ -199,6 +200,7 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
     }
 
     /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
+    #[inline]
     pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
         if event.is_some_and(|event| self.queue.keep_place(child, event)) {
             return;

@@ -112,11 +112,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Whom to tell after `by` touched these levels above `from`. No lock is held.
+    #[inline] // usually there is nobody, and an empty answer is best made where it is wanted
     pub(crate) fn notices(&self, from: Place, by: Slot, touched: u64) -> Notices {
+        if touched == 0 { Notices::default() } else { self.look_down(from, by, touched) }
+    }
+
+    #[inline(never)]
+    fn look_down(&self, from: Place, by: Slot, touched: u64) -> Notices {
         let mut notices = Notices::default();
-        if touched == 0 {
-            return notices;
-        }
         for (group, place) in self.path(from) {
             if touched & (1 << group.level) == 0 {
                 continue;

@@ -164,6 +164,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Marks a branch active from `from` upwards.
+    #[inline]
     pub(crate) fn activate_upwards(&self, from: Place) {
         for (group, place) in self.path(from) {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
