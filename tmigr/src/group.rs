@@ -60,8 +60,7 @@ impl Counters {
     }
 }
 
-/// A group. Aligned so that neighbours share no cache line.
-#[repr(align(128))]
+/// A group.
 pub(crate) struct Group<const FANOUT: usize> {
     pub level: u32,
     pub node: Option<u32>,
