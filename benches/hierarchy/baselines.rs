@@ -1,9 +1,9 @@
 //! What the hierarchy is compared with: one heap of all timers behind one lock, and a host timer of
 //! one's own.
 //!
-//! Owns both, and the reading of a thread's CPU time. Must not know the hierarchy.
+//! Owns both, and the reading of a thread's account. Must not know the hierarchy.
 
-#![allow(unsafe_code)] // POSIX timers and clocks have no safe interface
+#![allow(unsafe_code)] // POSIX timers and `getrusage` have no safe interface
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +11,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// All timers in one heap. An entry is deleted when it comes to the top and is out of date, or
 /// when most of the heap is.
@@ -104,11 +103,13 @@ impl Drop for HostTimer {
     }
 }
 
-/// The CPU time that the calling thread has had.
-pub fn thread_cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a value of ours.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(failed, 0, "every thread has this clock");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+/// How often the calling thread has lost its CPU to another.
+pub fn times_preempted() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: all zeroes is a legal `rusage`, and the pointer is to a value of ours.
+    unsafe {
+        let failed = libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        assert_eq!(failed, 0, "every thread has this account");
+        usage.assume_init().ru_nivcsw
+    }
 }

@@ -94,6 +94,8 @@ fn main() -> ExitCode {
     operations(&mut table, &mut subjects);
     threads::rows(&mut table);
     scale::rows(&mut table);
+    let locks = subjects::locks_of_a_halt();
+    table.at_most("group locks of a halt without a timer", &locks, 0.0, "locks");
     println!("{table}");
     ExitCode::SUCCESS
 }

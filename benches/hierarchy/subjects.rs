@@ -127,6 +127,15 @@ pub fn all() -> io::Result<Vec<Subject>> {
     Ok(subjects)
 }
 
+/// The group locks that an active slot takes that halts without a timer beside an active sibling.
+pub fn locks_of_a_halt() -> Samples {
+    let tree = tree(64, &[1]);
+    let locks = || tree.level_counters().iter().map(|level| level.locks).sum::<u64>();
+    let before = locks();
+    let _ = tree.deactivate(Slot(1), None).expect("it is active");
+    Samples::new(vec![(locks() - before) as f64])
+}
+
 /// Nanoseconds of each operation: all subjects in turns, so that a sample of one stands beside a
 /// sample of every other that had the same host.
 pub fn in_turns(subjects: &mut [Subject], rounds: usize) -> Vec<(&'static str, Samples)> {
