@@ -1,4 +1,5 @@
 //! Benchmarks, each beside its baseline in the same run.
 //!
-//! `cargo bench -p siesta-benches` runs `hierarchy` (what halts and wakes cost in `tmigr`) and `apic`
+//! `cargo bench -p siesta-benches` runs `hierarchy` (what halts and wakes cost in `tmigr`, and what a
+//! slot takes of memory; it ends with a table of goals and what was reached) and `apic`
 //! (what a tick costs in `devices`). What guests cost a host is `siesta bench density`'s to measure.

@@ -12,7 +12,12 @@ use crate::sync::{AtomicU32, OnceLock, Ordering};
 const FIRST_CHUNK: u32 = 8;
 const CHUNKS: usize = 26;
 
-type Chunk<const FANOUT: usize> = Box<[OnceLock<Group<FANOUT>>]>;
+/// Room for a group: whole lines, in pairs as processors fetch them, so that neighbours share none.
+/// What says whether the group is there is among them, so it is this that is aligned.
+#[repr(align(128))]
+struct Room<const FANOUT: usize>(OnceLock<Group<FANOUT>>);
+
+type Chunk<const FANOUT: usize> = Box<[Room<FANOUT>]>;
 
 /// The memory is used up.
 #[derive(Debug)]
@@ -41,11 +46,12 @@ impl<const FANOUT: usize> Arena<FANOUT> {
     }
 
     /// The group of a number that was handed out.
+    #[inline]
     pub(crate) fn get(&self, id: GroupId) -> &Group<FANOUT> {
         let (chunk, at) = locate(id);
         self.chunks[chunk]
             .get()
-            .and_then(|chunk| chunk[at].get())
+            .and_then(|chunk| chunk[at].0.get())
             .expect("a group is in the arena before its number is published")
     }
 
@@ -63,7 +69,7 @@ impl<const FANOUT: usize> Arena<FANOUT> {
             let size = (FIRST_CHUNK as usize) << chunk;
             let mut groups = Vec::new();
             groups.try_reserve_exact(size).map_err(|_| OutOfMemory)?;
-            groups.resize_with(size, OnceLock::new);
+            groups.resize_with(size, || Room(OnceLock::new()));
             let _ = slot.set(groups.into_boxed_slice());
         }
         Ok(())
@@ -74,7 +80,7 @@ impl<const FANOUT: usize> Arena<FANOUT> {
         let id = self.len();
         let (chunk, at) = locate(id);
         let chunk = self.chunks[chunk].get().expect("room was reserved before");
-        let fresh = chunk[at].set(group).is_ok();
+        let fresh = chunk[at].0.set(group).is_ok();
         debug_assert!(fresh, "pushes are serialised");
         self.len.store(id + 1, Ordering::Release);
         id
@@ -85,6 +91,11 @@ impl<const FANOUT: usize> Arena<FANOUT> {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_takes_four_lines() {
+        assert_eq!(size_of::<Room<8>>(), 256);
+    }
 
     #[test]
     fn numbers_fill_the_chunks_without_a_gap() {

@@ -3,7 +3,9 @@
 //! Owns the rules by which a child's first expiry enters its group's queue. Must not know who
 //! walks, or why.
 //!
-//! Locks: the slot's lock is held by the caller; a child group is locked before its parent.
+//! Locks: the slot's lock is held by the caller; a child group is locked before its parent. A walk
+//! that goes on keeps the lock of the group that it was at, whose first expiry is published by then,
+//! until that is queued above: as if nobody had locked the group in between.
 //!
 //! **Race 3, the last one going idle against a new first event**: the words are read under the
 //! locks. A slot going idle has exchanged the word before it locks the group, so whichever of the
@@ -55,23 +57,31 @@ struct Offer {
     ignore: bool,
 }
 
+/// The group that a walk comes from.
+pub(crate) struct Below<'a, const F: usize> {
+    pub group: &'a Group<F>,
+    /// Its queue, if the walk has locked it.
+    events: Option<Events<'a, F>>,
+}
+
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// Updates the queue of `group` with the event of what the walk came from: the slot itself if
-    /// `below` is `None`, else that group.
-    pub(crate) fn update_events(
+    /// `below` is `None`, else that group. Returns `group` as what the walk goes on from.
+    #[inline]
+    pub(crate) fn update_events<'a>(
         &self,
-        group: &Group<FANOUT>,
-        below: Option<&Group<FANOUT>>,
+        group: &'a Group<FANOUT>,
+        below: Option<Below<'a, FANOUT>>,
         place: Place,
         walk: &mut Walk,
-    ) -> Climb {
-        Counters::count(&group.counters.walks);
-        let climb = match below {
+    ) -> (Climb, Below<'a, FANOUT>) {
+        let child = below.as_ref().map(|below| below.group);
+        let (climb, events) = match below {
             None => update_from_slot(group, place, walk),
-            Some(child) => update_from_group(group, child, place, walk),
+            Some(below) => update_from_group(group, below, place, walk),
         };
-        self.trace(|| updated(group, below, place, walk));
-        climb
+        self.trace(|| updated(group, child, place, walk));
+        (climb, Below { group, events })
     }
 
     /// Walks `update_events` from a slot's place upwards until it is done.
@@ -80,19 +90,20 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Walks `update_events` from a group that is up to date upwards until it is done.
-    pub(crate) fn update_above(&self, group: &Group<FANOUT>, walk: &mut Walk) {
-        if let Some(above) = group.above() {
-            self.update_from(above, Some(group), walk);
+    pub(crate) fn update_above<'a>(&'a self, below: Below<'a, FANOUT>, walk: &mut Walk) {
+        if let Some(above) = below.group.above() {
+            self.update_from(above, Some(below), walk);
         }
     }
 
-    fn update_from(&self, from: Place, below: Option<&Group<FANOUT>>, walk: &mut Walk) {
-        let mut below = below;
+    fn update_from<'a>(&'a self, from: Place, below: Option<Below<'a, FANOUT>>, walk: &mut Walk) {
+        let mut last = below;
         for (group, place) in self.path(from) {
-            if self.update_events(group, below, place, walk) == Climb::Done {
+            let (climb, below) = self.update_events(group, last, place, walk);
+            if climb == Climb::Done {
                 return;
             }
-            below = Some(group);
+            last = Some(below);
         }
     }
 }
@@ -118,41 +129,56 @@ fn updated<const F: usize>(
     }
 }
 
-fn update_from_slot<const F: usize>(group: &Group<F>, place: Place, walk: &mut Walk) -> Climb {
+/// Whether the walk goes on, and the queue of the group that it is at, if that is locked.
+type Updated<'a, const F: usize> = (Climb, Option<Events<'a, F>>);
+
+#[inline]
+fn update_from_slot<'a, const F: usize>(
+    group: &'a Group<F>,
+    place: Place,
+    walk: &mut Walk,
+) -> Updated<'a, F> {
     let ignore = group.ignores(place.mask);
     // The level above cleans up. With no level above, the first event has to be reported.
     if ignore && !walk.remote && group.above().is_some() {
-        return Climb::Done;
+        Counters::count(&group.counters.walks_unlocked);
+        return (Climb::Done, None);
     }
-    let events = group.lock();
+    let mut events = group.lock();
+    events.count_walk();
     let event = Event { expires: walk.next, slot: walk.slot };
     let offer = Offer { mask: place.mask, event, ignore };
-    settle(group, events, group.word.load(), offer, walk)
+    let climb = settle(group, &mut events, group.word.load(), offer, walk);
+    (climb, Some(events))
 }
 
-fn update_from_group<const F: usize>(
-    group: &Group<F>,
-    child: &Group<F>,
+fn update_from_group<'a, const F: usize>(
+    group: &'a Group<F>,
+    below: Below<'a, F>,
     place: Place,
     walk: &mut Walk,
-) -> Climb {
-    let mut below = child.lock();
-    let events = group.lock();
+) -> Updated<'a, F> {
+    let child = below.group;
+    let mut below = below.events.unwrap_or_else(|| child.lock());
+    let mut events = group.lock();
+    events.count_walk();
     let word = group.word.load();
     if child.word.load().active() != 0 {
-        return Climb::Done;
+        return (Climb::Done, None);
     }
     let first = below.first().filter(|event| event.expires != NEVER);
     group.set_ignored(place.mask, first.is_none());
     let event = first.unwrap_or(Event { expires: NEVER, slot: walk.slot });
     let offer = Offer { mask: place.mask, event, ignore: first.is_none() };
     // `below` stays locked: what it says must not change before it is queued here.
-    settle(group, events, word, offer, walk)
+    let climb = settle(group, &mut events, word, offer, walk);
+    (climb, Some(events))
 }
 
+#[inline]
 fn settle<const F: usize>(
     group: &Group<F>,
-    mut events: Events<'_, F>,
+    events: &mut Events<'_, F>,
     word: Word,
     offer: Offer,
     walk: &mut Walk,
@@ -169,7 +195,7 @@ fn settle<const F: usize>(
             walk.first = events.first().map_or(NEVER, |event| event.expires);
         }
     }
-    if events.close() {
+    if events.publish() {
         walk.touch(group.level);
     }
     climb

@@ -5,17 +5,19 @@
 //! | field | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `word` | walks, by exchange, no lock | all | see `word` |
-//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst`, see `notify` |
-//! | `ignored` | set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the bit itself is all that is read, and both sides of a race are right |
+//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst` where it becomes earlier, see `notify`, else release |
+//! | `ignored` | one for each child; set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the flag itself is all that is read, and both sides of a race are right |
 //! | `parent` | growth, once | all | release, pairs with the acquire of whoever goes up; the last to be written of a branch |
 //! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
 //! | `children` | growth, before the child's `parent` | after the child's bit was seen in `word` | relaxed, ordered by `parent` and `word` |
 //! | `occupied` | growth | growth, views | relaxed, under the growth mutex |
-//! | `counters` | walks and passes | views | relaxed: statistics |
+//! | `counters` | walks and passes; `walks_locked` and `locks` under the group's lock | views | relaxed: statistics |
 
 use crate::NEVER;
 use crate::queue::{Event, Queue};
-use crate::sync::{self, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally};
+use crate::sync::{
+    self, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally,
+};
 use crate::word::AtomicWord;
 
 /// The number of a group, in order of creation.
@@ -39,7 +41,11 @@ pub(crate) fn index_of(mask: u8) -> usize {
 /// What happened at a group, for the reports.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub walks: Tally,
+    /// Walks that turned back without taking the lock.
+    pub walks_unlocked: Tally,
+    /// The others.
+    pub walks_locked: Tally,
+    pub locks: Tally,
     pub passes: Tally,
     pub expiries: Tally,
     pub retries: Tally,
@@ -49,16 +55,21 @@ impl Counters {
     pub(crate) fn count(counter: &Tally) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// The same for a counter that is written under a lock only: no exchange is needed.
+    fn count_locked(counter: &Tally) {
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
 }
 
-/// A group. Aligned so that neighbours share no cache line.
-#[repr(align(128))]
+/// A group.
 pub(crate) struct Group<const FANOUT: usize> {
     pub level: u32,
     pub node: Option<u32>,
     pub word: AtomicWord,
     next_expiry: AtomicU64,
-    ignored: AtomicU8,
+    /// Flags of their own, not bits of one: setting them takes no exchange.
+    ignored: [AtomicBool; FANOUT],
     mask: AtomicU8,
     parent: AtomicU32,
     queue: Mutex<Queue<FANOUT>>,
@@ -76,7 +87,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
             node,
             word: AtomicWord::new(),
             next_expiry: AtomicU64::new(NEVER),
-            ignored: AtomicU8::new(u8::MAX),
+            ignored: std::array::from_fn(|_| AtomicBool::new(true)),
             mask: AtomicU8::new(u8::from(top)),
             parent: AtomicU32::new(NO_GROUP),
             queue: Mutex::new(Queue::new()),
@@ -140,26 +151,27 @@ impl<const FANOUT: usize> Group<FANOUT> {
 
     /// Whether the child's event is to be ignored.
     pub(crate) fn ignores(&self, mask: u8) -> bool {
-        self.ignored.load(Ordering::Relaxed) & mask != 0
+        self.ignores_child(index_of(mask))
+    }
+
+    fn ignores_child(&self, child: usize) -> bool {
+        self.ignored.get(child).is_none_or(|ignored| ignored.load(Ordering::Relaxed))
     }
 
     /// Says whether the child's event is to be ignored.
     pub(crate) fn set_ignored(&self, mask: u8, ignore: bool) {
-        if self.ignores(mask) == ignore {
-            return;
-        }
-        if ignore {
-            self.ignored.fetch_or(mask, Ordering::Relaxed);
-        } else {
-            self.ignored.fetch_and(!mask, Ordering::Relaxed);
+        if self.ignores(mask) != ignore {
+            self.ignored[index_of(mask)].store(ignore, Ordering::Relaxed);
         }
     }
 
     /// Locks the queue.
+    #[inline]
     pub(crate) fn lock(&self) -> Events<'_, FANOUT> {
         #[cfg(test)]
         LOCKS.with(|locks| locks.set(locks.get() + 1));
         let queue = sync::lock(&self.queue);
+        Counters::count_locked(&self.counters.locks);
         Events { group: self, queue }
     }
 }
@@ -170,8 +182,8 @@ thread_local! {
     pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// The locked queue of a group. What became of `next_expiry` is published once, at the end: a
-/// reader without the lock never sees a state in between.
+/// The locked queue of a group. What became of `next_expiry` is published when all is done to the
+/// queue: a reader without the lock never sees a state in between.
 pub(crate) struct Events<'a, const FANOUT: usize> {
     group: &'a Group<FANOUT>,
     queue: MutexGuard<'a, Queue<FANOUT>>,
@@ -180,17 +192,20 @@ pub(crate) struct Events<'a, const FANOUT: usize> {
 impl<const FANOUT: usize> Events<'_, FANOUT> {
     /// The first event that counts; ignored ones before it are dropped.
     pub(crate) fn first(&mut self) -> Option<Event> {
-        self.queue.first(self.group.ignored.load(Ordering::Relaxed))
+        let group = self.group;
+        self.queue.first(|child| group.ignores_child(child))
     }
 
     /// Takes out the first event that counts, if it is due.
     pub(crate) fn take_expired(&mut self, now: u64) -> Option<Event> {
-        self.queue.take_expired(now, self.group.ignored.load(Ordering::Relaxed))
+        let group = self.group;
+        self.queue.take_expired(now, |child| group.ignores_child(child))
     }
 
     /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
+    #[inline]
     pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
-        if event.is_some_and(|event| self.queue.rename(child, event)) {
+        if event.is_some_and(|event| self.queue.keep_place(child, event)) {
             return;
         }
         self.queue.remove(child);
@@ -199,22 +214,32 @@ impl<const FANOUT: usize> Events<'_, FANOUT> {
         }
     }
 
+    /// A walk has come this far.
+    pub(crate) fn count_walk(&self) {
+        Counters::count_locked(&self.group.counters.walks_locked);
+    }
+
     /// The first expiry as stored.
     pub(crate) fn next_expiry(&self) -> u64 {
         self.queue.next_expiry()
     }
 
-    /// Publishes and unlocks; true if the first expiry became earlier.
-    pub(crate) fn close(self) -> bool {
-        self.queue.next_expiry() < self.group.next_expiry.load(Ordering::Relaxed)
+    /// Publishes what became of the first expiry; true if it became earlier.
+    pub(crate) fn publish(&mut self) -> bool {
+        let next = self.queue.next_expiry();
+        let published = self.group.next_expiry.load(Ordering::Relaxed);
+        if next < published {
+            self.group.next_expiry.store(next, Ordering::SeqCst);
+        } else if next > published {
+            // The usual case, as time goes on. Who still reads the earlier one wakes needlessly.
+            self.group.next_expiry.store(next, Ordering::Release);
+        }
+        next < published
     }
 }
 
 impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
     fn drop(&mut self) {
-        let next = self.queue.next_expiry();
-        if next != self.group.next_expiry.load(Ordering::Relaxed) {
-            self.group.next_expiry.store(next, Ordering::SeqCst);
-        }
+        self.publish();
     }
 }

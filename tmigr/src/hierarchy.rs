@@ -66,6 +66,8 @@ pub struct Hierarchy<const FANOUT: usize = 8> {
 pub struct LevelCounters {
     /// Walks of an expiry up the tree (deactivation, new timer, re-queue) that reached the level.
     pub walks: u64,
+    /// How often a group's lock was taken.
+    pub locks: u64,
     /// Remote passes that worked through a group of the level.
     pub passes: u64,
     /// Events that a remote pass took from a group of the level.
@@ -179,10 +181,13 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         for id in 0..self.groups.len() {
             let group = self.groups.get(id);
             let sum = &mut levels[group.level as usize];
-            sum.walks += group.counters.walks.load(Ordering::Relaxed);
-            sum.passes += group.counters.passes.load(Ordering::Relaxed);
-            sum.expiries += group.counters.expiries.load(Ordering::Relaxed);
-            sum.retries += group.counters.retries.load(Ordering::Relaxed);
+            let counters = &group.counters;
+            sum.walks += counters.walks_unlocked.load(Ordering::Relaxed)
+                + counters.walks_locked.load(Ordering::Relaxed);
+            sum.locks += counters.locks.load(Ordering::Relaxed);
+            sum.passes += counters.passes.load(Ordering::Relaxed);
+            sum.expiries += counters.expiries.load(Ordering::Relaxed);
+            sum.retries += counters.retries.load(Ordering::Relaxed);
         }
         levels
     }

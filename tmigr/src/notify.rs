@@ -6,12 +6,12 @@
 //! # Why no notice is lost
 //!
 //! Written: N, a group's `next_expiry`; W, the words; K, a slot's `known`. All accesses named here
-//! are `SeqCst`, so there is one order of them all. Let an operation of *a* store an earlier
-//! `next_expiry` N in a group G, or exchange a word W so that a role passes to another; afterwards,
-//! with no lock held, it follows W from G down to a slot *b*, computes the expiry *e* that *b* is
-//! responsible for, and reports it if `e < K.fetch_min(e)`. Before every sleep and guest entry *b*
-//! asks for `responsibility`: `K = NEVER`, look at W and N (giving r), `K.fetch_min(r)`, and arms
-//! its host timer for r.
+//! are `SeqCst`, but for stores of a later N, so there is one order of them all. Let an operation
+//! of *a* store an earlier `next_expiry` N in a group G, or exchange a word W so that a role passes
+//! to another; afterwards, with no lock held, it follows W from G down to a slot *b*, computes the
+//! expiry *e* that *b* is responsible for, and reports it if `e < K.fetch_min(e)`. Before every
+//! sleep and guest entry *b* asks for `responsibility`: `K = NEVER`, look at W and N (giving r),
+//! `K.fetch_min(r)`, and arms its host timer for r.
 //!
 //! 1. *b is there.* If a's look at W comes before b's last look at W and N, b sees what a stored: a
 //!    stored before it looked. If it comes after, a finds b (or whoever has the role by then), and
@@ -29,7 +29,11 @@
 //!    child's deactivation is under way to the group above and hands the role on there, which is a
 //!    report of its own (case 3), or a new child's activation, which is case 2.
 //!
-//! A change to a later expiry needs no notice: b wakes needlessly once, and asks again.
+//! A change to a later expiry needs no notice: b wakes needlessly once, and asks again. For the same
+//! reason it needs no place in the one order: the release store of a later N stands behind every
+//! earlier N in N's own order of modifications (all are stored under the group's lock), and a load
+//! that comes after a's store reads a's value or what was stored behind it. So b reads e, or later
+//! values that the queue had since: never one from before a's store.
 
 use crate::group::Place;
 use crate::sync::Ordering;
@@ -108,11 +112,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Whom to tell after `by` touched these levels above `from`. No lock is held.
+    #[inline] // usually there is nobody, and an empty answer is best made where it is wanted
     pub(crate) fn notices(&self, from: Place, by: Slot, touched: u64) -> Notices {
+        if touched == 0 { Notices::default() } else { self.look_down(from, by, touched) }
+    }
+
+    #[inline(never)]
+    fn look_down(&self, from: Place, by: Slot, touched: u64) -> Notices {
         let mut notices = Notices::default();
-        if touched == 0 {
-            return notices;
-        }
         for (group, place) in self.path(from) {
             if touched & (1 << group.level) == 0 {
                 continue;

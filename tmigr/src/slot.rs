@@ -4,7 +4,7 @@
 //!
 //! | field | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `place`, `node` | growth, once | all | `OnceLock` |
+//! | `place`, `node` | growth, once, `node` first | all | release/acquire on `place`, which orders `node`, too |
 //! | `data` | under its lock | under its lock | |
 //! | `available`, `idle` | under the slot's lock, by the slot's owner | the owner without the lock, everybody under it | release/acquire |
 //! | `wakeup` | under the slot's lock: its owner, and a pass that takes the slot's timers | the owner, without the lock | release/acquire; read late it means one needless wakeup |
@@ -16,7 +16,7 @@ use std::fmt;
 use crate::NEVER;
 use crate::group::Place;
 use crate::pool::Marks;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// The number of a slot: the place of one vCPU in the hierarchy, from 0 up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,11 +38,16 @@ pub(crate) struct Data {
     pub event_expires: u64,
 }
 
-/// A slot.
-#[repr(align(128))]
+/// Not prepared.
+const NOWHERE: u64 = u64::MAX;
+/// Prepared, but there is no hierarchy.
+const ALONE: u64 = u64::MAX - 1;
+
+/// A slot: one cache line, of its own.
+#[repr(align(64))]
 pub(crate) struct SlotState {
-    /// Set once prepared; `None` within: there is no hierarchy.
-    place: OnceLock<Option<Place>>,
+    /// The group below the mask, or one of the two above.
+    place: AtomicU64,
     pub data: Mutex<Data>,
     available: AtomicBool,
     idle: AtomicBool,
@@ -55,7 +60,7 @@ pub(crate) struct SlotState {
 impl SlotState {
     pub(crate) fn new() -> Self {
         SlotState {
-            place: OnceLock::new(),
+            place: AtomicU64::new(NOWHERE),
             data: Mutex::new(Data { remote: false, own_next: NEVER, event_expires: NEVER }),
             available: AtomicBool::new(false),
             idle: AtomicBool::new(true),
@@ -67,7 +72,7 @@ impl SlotState {
     }
 
     pub(crate) fn prepared(&self) -> bool {
-        self.place.get().is_some()
+        self.place.load(Ordering::Acquire) != NOWHERE
     }
 
     /// The node that it was prepared for.
@@ -78,12 +83,15 @@ impl SlotState {
     /// Publishes the slot's place. Growth does it once.
     pub(crate) fn set_place(&self, place: Option<Place>, node: u32) {
         self.node.store(node, Ordering::Relaxed);
-        let fresh = self.place.set(place).is_ok();
-        debug_assert!(fresh, "a slot is prepared once");
+        debug_assert!(!self.prepared(), "a slot is prepared once");
+        let word =
+            place.map_or(ALONE, |place| u64::from(place.mask) << 32 | u64::from(place.group));
+        self.place.store(word, Ordering::Release);
     }
 
     pub(crate) fn place(&self) -> Option<Place> {
-        *self.place.get()?
+        let word = self.place.load(Ordering::Acquire);
+        (word < ALONE).then_some(Place { group: word as u32, mask: (word >> 32) as u8 })
     }
 
     pub(crate) fn available(&self) -> bool {
@@ -108,5 +116,27 @@ impl SlotState {
 
     pub(crate) fn set_wakeup(&self, wakeup: u64) {
         self.wakeup.store(wakeup, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_one_cache_line() {
+        assert_eq!(size_of::<SlotState>(), 64);
+    }
+
+    #[test]
+    fn a_place_is_what_was_published() {
+        let state = SlotState::new();
+        assert_eq!((state.prepared(), state.place()), (false, None));
+        let place = Place { group: u32::MAX - 1, mask: 0x80 };
+        state.set_place(Some(place), 3);
+        assert_eq!((state.prepared(), state.place(), state.node()), (true, Some(place), 3));
+        let alone = SlotState::new();
+        alone.set_place(None, 0);
+        assert_eq!((alone.prepared(), alone.place()), (true, None));
     }
 }

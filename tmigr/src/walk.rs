@@ -16,7 +16,7 @@
 //! Does it show somebody active, then that one's exchange comes later, and its lock too: it finds
 //! the event. Does it show nobody, then the event is carried upwards like an idle slot's new one.
 
-use crate::events::{Climb, Walk};
+use crate::events::{Below, Climb, Walk};
 use crate::group::Place;
 use crate::slot::{Data, SlotState};
 use crate::sync;
@@ -170,6 +170,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Marks a branch active from `from` upwards.
+    #[inline]
     pub(crate) fn activate_upwards(&self, from: Place) {
         for (group, place) in self.path(from) {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
@@ -186,30 +187,27 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     /// The deactivation walk of a slot whose lock is held.
     pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
-        let mut below = None;
+        let mut below: Option<Below<'_, FANOUT>> = None;
         for (group, at) in self.path(place) {
+            let child = below.as_ref().map(|below| below.group);
             let (word, departure) = group.word.deactivate(at.mask, &group.counters.retries, || {
-                below.is_none_or(|child| self.is_vacant(child))
+                child.is_none_or(|child| child.word.load().active() == 0)
             });
             self.trace(|| TraceEvent::GroupSetCpuInactive(trace::group_state(group, at, word)));
-            let climb = self.update_events(group, below.map(|id| self.groups.get(id)), at, walk);
+            let (climb, here) = self.update_events(group, below, at, walk);
             if departure == Departure::Vacant {
-                below = Some(at.group);
+                below = Some(here);
                 continue;
             }
             if departure == Departure::HandedOver {
                 walk.touch(group.level);
             }
             // Race 10: whoever vacated the group since may have passed before the event was there.
-            if climb == Climb::Up && self.is_vacant(at.group) {
-                self.update_above(group, walk);
+            if climb == Climb::Up && group.word.load().active() == 0 {
+                self.update_above(here, walk);
             }
             return;
         }
-    }
-
-    fn is_vacant(&self, group: u32) -> bool {
-        self.groups.get(group).word.load().active() == 0
     }
 
     fn wakeup(&self, place: Place, walk: Walk) -> Wakeup {

@@ -107,6 +107,7 @@ impl AtomicWord {
     /// Marks a child active; the new word, and whether it took the role of the migrator.
     /// `retries` counts attempts that failed.
     #[must_use]
+    #[inline]
     pub(crate) fn activate(&self, child: u8, retries: &Tally) -> (Word, bool) {
         let mut now = self.load();
         loop {
@@ -121,6 +122,7 @@ impl AtomicWord {
 
     /// Marks a child idle, unless `child_idle`, asked anew before every attempt, says that it is
     /// active again.
+    #[inline]
     pub(crate) fn deactivate(
         &self,
         child: u8,
