@@ -137,7 +137,7 @@ fn one_way_ns(cpu: usize, other_cpu: usize) -> io::Result<u64> {
     let done = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
         let other = scope.spawn(|| {
-            confine(other_cpu)?;
+            confine(other_cpu).inspect_err(|_| done.store(true, Ordering::SeqCst))?;
             let mut times = Vec::new();
             loop {
                 pong.sleep(None);
@@ -156,7 +156,7 @@ fn one_way_ns(cpu: usize, other_cpu: usize) -> io::Result<u64> {
         let waker = scope.spawn(|| {
             let confined = confine(cpu);
             for _ in 0..ROUNDS {
-                if other.is_finished() || confined.is_err() {
+                if done.load(Ordering::SeqCst) || confined.is_err() {
                     break;
                 }
                 sent.store(clock::now_ns(), Ordering::Relaxed);
