@@ -2,12 +2,13 @@
 //!
 //! Owns a handful of embedded guests at a time. Must not know threads and timers by themselves.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::measure::median;
+use super::measure::{allowed_cpus, confine_thread, median};
 use crate::assemble::{ApicTimer, VmConfig};
 use crate::bench::{Launch, LaunchError, RunSpec, Usage};
 use crate::clock;
@@ -82,17 +83,30 @@ impl Guests {
     }
 
     /// From the signal of another thread until a thread has left its guest.
-    pub(super) fn kick_ns(&mut self) -> Result<u64, LaunchError> {
+    /// `None`: there is one CPU only.
+    pub(super) fn kick_ns(&mut self) -> Result<Option<u64>, LaunchError> {
+        let cpus = allowed_cpus()?;
+        let (Some(&here), Some(&there)) = (cpus.first(), cpus.last()) else { return Ok(None) };
+        if here == there {
+            return Ok(None);
+        }
         let fleet = self.launch(TimerMode::Kernel, 0)?;
         thread::sleep(SETTLE);
         let vm = fleet.vms().first().ok_or("no VM")?;
         let vcpu = fleet.vcpus_of(vm).next().ok_or("no vCPU")?;
-        let mut times = Vec::new();
-        for _ in 0..KICKS {
-            thread::sleep(BETWEEN_KICKS);
-            times.extend(kicked(vcpu));
-        }
-        Ok(median(times))
+        confine_thread(vcpu.thread.tid(), there)?;
+        let kicks = || {
+            confine_thread(0, here)?;
+            let mut times = Vec::new();
+            for _ in 0..KICKS {
+                thread::sleep(BETWEEN_KICKS);
+                times.extend(kicked(vcpu));
+            }
+            Ok::<_, io::Error>(times)
+        };
+        let times = thread::scope(|scope| scope.spawn(kicks).join());
+        let times = times.map_err(|_| "a thread died")??;
+        Ok((!times.is_empty()).then(|| median(times)))
     }
 
     /// CPU time of a halted vCPU's tick on another vCPU's thread.

@@ -72,7 +72,8 @@ pub fn measure(
     let (hierarchy_tick_ns, hierarchy_halt_ns) = hierarchy()?;
     let mut guests = guests::Guests::new(host, *facts);
     next("kicks")?;
-    let kick_ns = guests.kick_ns().map_err(MeasureError::Guests)?;
+    // With one CPU there is no other thread that could send a signal meanwhile.
+    let kick_ns = guests.kick_ns().map_err(MeasureError::Guests)?.unwrap_or(timer_exit_ns);
     next("ticks served inline")?;
     let tick_inline_ns = guests.tick_inline_ns().map_err(MeasureError::Guests)?;
     next("ticks with a thread each")?;
@@ -222,7 +223,7 @@ fn hierarchy() -> Result<(u64, u64), MeasureError> {
     Ok((tick, median((0..50).map(per_halt).collect())))
 }
 
-fn allowed_cpus() -> io::Result<Vec<usize>> {
+pub(super) fn allowed_cpus() -> io::Result<Vec<usize>> {
     // SAFETY: all-zero is a valid set, which outlives the call.
     let (set, rc) = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -240,11 +241,16 @@ fn allowed_cpus() -> io::Result<Vec<usize>> {
 
 /// Confines the calling thread to one CPU.
 fn confine(cpu: usize) -> io::Result<()> {
+    confine_thread(0, cpu)
+}
+
+/// Confines a thread of this process to one CPU; 0 is the calling one.
+pub(super) fn confine_thread(tid: i32, cpu: usize) -> io::Result<()> {
     // SAFETY: all-zero is a valid set; `cpu` was found in one; the set outlives the call.
     let rc = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+        libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &set)
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
