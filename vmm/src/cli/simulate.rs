@@ -47,6 +47,9 @@ pub(super) struct SimulateArguments {
     /// Longest time for which a halted vCPU is run on another's thread [default: 100us, more where exits are slow]
     #[arg(long, value_parser = values::duration, value_name = "DURATION")]
     borrow_limit: Option<Duration>,
+    /// What if a migrator left a tick that is later than this to the vCPU's own thread? [default: it does not]
+    #[arg(long, value_parser = values::duration, value_name = "DURATION")]
+    late_goal: Option<Duration>,
     /// Idle times of a CPU from this length on count as eligible for a deep C-state
     #[arg(long, value_parser = values::duration, default_value = "600us", value_name = "DURATION")]
     residency: Duration,
@@ -117,6 +120,7 @@ impl SimulateArguments {
             slack_ns: nanos(self.slack),
             borrow_share_percent: self.borrow_share,
             borrow_limit_ns: limit,
+            late_goal_ns: self.late_goal.map(nanos),
             residency_ns: nanos(self.residency),
             seed: self.seed,
             modes: self.modes.clone(),

@@ -366,7 +366,9 @@ impl Expire for Duty<'_> {
             let next = Some(self.world.threads[vcpu as usize].deadline);
             return Expired { next: Next::Owned(next), stop: self.stop() };
         }
-        if self.plan.costs.tick_inline_ns > self.plan.borrow_limit_ns {
+        let late = self.now - thread.deadline;
+        let too_late = self.plan.late_goal_ns.is_some_and(|goal| late > goal);
+        if too_late || self.plan.costs.tick_inline_ns > self.plan.borrow_limit_ns {
             thread.state = State::Waking;
             self.world.tally.handed_off += 1;
             self.world.arm(vcpu, Some(self.now));

@@ -43,6 +43,9 @@ pub struct Plan {
     pub borrow_share_percent: u8,
     /// Longest borrowed run, in nanoseconds (`--borrow-limit`).
     pub borrow_limit_ns: u64,
+    /// A migrator leaves a tick that is later than this to the vCPU's own thread, in nanoseconds;
+    /// `None`: never, as the VMM (`--late-goal`).
+    pub late_goal_ns: Option<u64>,
     /// Idle times of a CPU from this length on count as eligible for a deep C-state, in nanoseconds
     /// (`--residency`).
     pub residency_ns: u64,
@@ -78,6 +81,7 @@ impl Default for Plan {
             slack_ns: 0,
             borrow_share_percent: 25,
             borrow_limit_ns: borrow_limit_ns(&costs),
+            late_goal_ns: None,
             residency_ns: 600_000,
             seed: 1,
             modes: vec![TimerMode::Kernel, TimerMode::Thread, TimerMode::Migrate],

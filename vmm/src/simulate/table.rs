@@ -62,7 +62,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let rates: Vec<String> = plan.hz.iter().map(u32::to_string).collect();
     writeln!(
         out,
-        "{} vCPUs, {} of them busy, the others at {} Hz; {} CPUs, {} nodes; {} s; seed {}",
+        "{} vCPUs, {} of them busy, the others at {} Hz; --cpus {}, --nodes {}; {} s; seed {}",
         plan.vcpus,
         report.busy,
         rates.join(", "),
@@ -73,10 +73,12 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "--slack {} us, --borrow-share {} %, --borrow-limit {} us, --residency {} us",
+        "--slack {} us, --borrow-share {} %, --borrow-limit {} us, {}--residency {} us",
         plan.slack_ns as f64 / 1e3,
         plan.borrow_share_percent,
         plan.borrow_limit_ns as f64 / 1e3,
+        plan.late_goal_ns
+            .map_or(String::new(), |ns| format!("--late-goal {} us, ", ns as f64 / 1e3)),
         plan.residency_ns as f64 / 1e3
     )?;
     match &report.costs.file {

@@ -185,6 +185,17 @@ fn a_service_that_does_not_fit_is_handed_off() {
 }
 
 #[test]
+fn ticks_that_are_too_late_go_to_their_own_threads_and_are_no_longer_lost() {
+    let plan = Plan { vcpus: 3_000, cpus: 64, busy_share_percent: 0.0, ..small() };
+    let without = figures(&plan, TimerMode::Migrate);
+    let goal = Plan { late_goal_ns: Some(500_000), ..plan };
+    let with = figures(&goal, TimerMode::Migrate);
+    assert!(without.ticks.merged > 100_000, "one thread cannot do it: {without:?}");
+    assert!(with.expiries.handed_off.get() > Some(0.0) && with.ticks.merged < 1_000, "{with:?}");
+    assert_conserved(&goal);
+}
+
+#[test]
 fn busy_vcpus_that_share_a_cpu_make_the_timers_of_others_wait_for_their_turn() {
     let late = |busy_share_percent| {
         let plan = Plan { cpus: 2, nodes: 1, vcpus: 100, busy_share_percent, ..small() };
