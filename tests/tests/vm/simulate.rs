@@ -41,7 +41,7 @@ fn numbers_that_cannot_be_simulated() {
         ("--slack", "1"),
         ("--residency", "x"),
         ("--borrow-share", "0"),
-        ("--borrow-limit", "-1us"),
+        ("--borrow-limit", "x"),
         ("--seed", "-1"),
     ] {
         refused(&["simulate", option, value], &[option, value]);
