@@ -7,12 +7,13 @@
 //! A thread works on for at most [`LOOKAHEAD_NS`] before others get to act, so the order in which
 //! two threads see the hierarchy is right to within this time. Their own times are exact.
 
-use tmigr::{Expire, Expired, Hierarchy, Next, Notice, Notices, Slot};
+use tmigr::{Hierarchy, Notices, Slot};
 
+use super::duty::Duty;
 use super::layout::{Layout, Role, deadlines_before};
 use super::tally::Outcome;
 use super::watch::Watch;
-use super::world::{NEVER, State, World};
+use super::world::{State, World, slot_of, vcpu_of};
 use super::{Plan, SimulateError};
 use crate::domain::TimerMode;
 
@@ -27,14 +28,6 @@ const LOOK: u64 = 1 << 14;
 
 /// The slot that belongs to no vCPU: preparing others needs an active one.
 const HOUSEKEEPER: Slot = Slot(0);
-
-fn slot_of(vcpu: u32) -> Slot {
-    Slot(vcpu + 1)
-}
-
-fn vcpu_of(slot: Slot) -> u32 {
-    slot.0 - 1
-}
 
 struct Model<'p> {
     plan: &'p Plan,
@@ -312,75 +305,5 @@ impl Model<'_> {
         for notice in notices {
             self.world.call(vcpu_of(notice.slot), now);
         }
-    }
-}
-
-/// What a pass does with the timers that it finds due.
-struct Duty<'m> {
-    by: u32,
-    now: u64,
-    /// The pass is interrupted here, so that others can act.
-    until: u64,
-    exhausted: bool,
-    plan: &'m Plan,
-    world: &'m mut World,
-}
-
-impl Duty<'_> {
-    fn stop(&self) -> bool {
-        let own = self.world.threads[self.by as usize].deadline;
-        self.exhausted || self.now >= self.until || self.now >= own
-    }
-
-    /// Serves a halted vCPU's tick; answers its next deadline.
-    fn serve(&mut self, vcpu: u32) -> u64 {
-        let costs = &self.plan.costs;
-        let handled = self.now + costs.hierarchy_tick_ns + costs.exit_other_thread_ns / 2;
-        let by = self.world.threads[self.by as usize];
-        let world = &mut *self.world;
-        let served = &mut world.threads[vcpu as usize];
-        served.deadline = world.tally.tick(served.deadline, served.period_ns, handled);
-        self.now += costs.hierarchy_tick_ns + costs.tick_inline_ns;
-        world.tally.inline += 1;
-        world.tally.by_helper += u64::from(by.busy.is_none());
-        world.tally.cross_node += u64::from(by.node != served.node);
-        let next = served.deadline;
-        if let Some(busy) = world.busy_mut(self.by) {
-            self.exhausted |= !busy.share.charge(costs.tick_inline_ns, self.now);
-        }
-        next
-    }
-}
-
-impl Expire for Duty<'_> {
-    fn expire(&mut self, slot: Slot, now: u64) -> Expired {
-        let Some(vcpu) = slot.0.checked_sub(1) else {
-            return Expired { next: Next::Foreign, stop: false };
-        };
-        let thread = &mut self.world.threads[vcpu as usize];
-        if thread.state != State::Parked {
-            return Expired { next: Next::Foreign, stop: self.stop() };
-        }
-        if thread.deadline > now || thread.deadline == NEVER {
-            self.world.tally.early += 1;
-            let next = Some(self.world.threads[vcpu as usize].deadline);
-            return Expired { next: Next::Owned(next), stop: self.stop() };
-        }
-        let late = self.now - thread.deadline;
-        let too_late = self.plan.late_goal_ns.is_some_and(|goal| late > goal);
-        if too_late || self.plan.costs.tick_inline_ns > self.plan.borrow_limit_ns {
-            thread.state = State::Waking;
-            self.world.tally.handed_off += 1;
-            self.world.arm(vcpu, Some(self.now));
-            return Expired { next: Next::Owned(None), stop: self.stop() };
-        }
-        let next = self.serve(vcpu);
-        Expired { next: Next::Owned(Some(next)), stop: self.stop() }
-    }
-
-    fn release(&mut self, _slot: Slot) {}
-
-    fn notify(&mut self, notice: Notice) {
-        self.world.call(vcpu_of(notice.slot), self.now);
     }
 }

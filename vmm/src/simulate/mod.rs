@@ -23,6 +23,7 @@
 //!   memory bandwidth, no host work besides, no preemption of a thread within its turn.
 
 mod cpus;
+mod duty;
 mod figures;
 mod layout;
 mod migrate;

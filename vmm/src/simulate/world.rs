@@ -1,6 +1,9 @@
 //! The threads and CPUs of the model `migrate`, and when each thread has to act.
 //!
-//! Owns their state and the queue. Must not know the hierarchy.
+//! Owns their state and the queue. Must not know the hierarchy, but for the numbers of
+//! its slots.
+
+use tmigr::Slot;
 
 use super::Plan;
 use super::cpus::Cpus;
@@ -11,6 +14,16 @@ use crate::vcpu::Share;
 
 /// No time: a thread that nothing is set for, a vCPU without a tick.
 pub(super) const NEVER: u64 = u64::MAX;
+
+/// The slot of a vCPU; the first one belongs to none.
+pub(super) fn slot_of(vcpu: u32) -> Slot {
+    Slot(vcpu + 1)
+}
+
+/// The vCPU of a slot, which is not the first.
+pub(super) fn vcpu_of(slot: Slot) -> u32 {
+    slot.0 - 1
+}
 
 /// What a vCPU's home thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
