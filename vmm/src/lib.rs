@@ -3,7 +3,8 @@
 //! Owns everything that touches KVM, memory, threads and clocks. Start with `docs/architecture.md`,
 //! which names the file for each question; in code, [`vcpu`] runs vCPUs, [`domain`] is what those
 //! that look after each other's timers share, [`fleet`] is several VMs in a process, [`assemble`]
-//! builds one, [`mod@bench`] measures, [`cli`] is the command.
+//! builds one, [`mod@bench`] measures, [`mod@simulate`] computes from [`costs`] what a larger host would
+//! do, [`cli`] is the command.
 
 pub mod assemble;
 pub mod bench;
@@ -11,6 +12,7 @@ pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod console;
+pub mod costs;
 pub mod cpuid;
 pub mod domain;
 pub mod event_loop;
@@ -20,6 +22,7 @@ pub mod memory;
 pub mod msr;
 pub mod probe;
 pub mod signals;
+pub mod simulate;
 pub mod tiny_guests;
 pub mod trail;
 pub mod vcpu;

@@ -1,9 +1,12 @@
-//! What this host's KVM does that no capability tells, found out once with a scratch VM.
+//! What this host's KVM does that no capability tells, found out with a scratch VM.
 //!
 //! Owns the scratch VM and its few bytes of real-mode code. Must not know what is made of the
 //! answers.
 
+#![allow(unsafe_code)] // announces an entry with the kvm_run page
+
 use std::fs;
+use std::io;
 use std::sync::mpsc;
 use std::thread;
 
@@ -16,6 +19,7 @@ use crate::cpuid::{self, CpuidError};
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::msr;
+use crate::vcpu::{self, Entry, HostTimer, ThreadState};
 
 /// What was found out about the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub enum ProbeError {
     /// The scratch guest did something that it cannot do.
     #[error("probing KVM: the scratch guest ended with {0}")]
     Unexpected(String),
+    /// There is no host timer.
+    #[error("probing KVM: no host timer: {0}")]
+    Timer(#[source] io::Error),
 }
 
 fn ioctl(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> ProbeError {
@@ -76,6 +83,12 @@ const SCRATCH: [u8; 20] = [
     0x66, 0xb9, 0xe0, 0x06, 0x00, 0x00, 0x66, 0x31, 0xd2, 0x66, 0xb8, 0x01, 0x00, 0x00, 0x00, 0x0f,
     0x30, 0xf4, 0xeb, 0xfd,
 ];
+
+/// `l: jmp l`.
+const SPIN: [u8; 2] = [0xeb, 0xfe];
+const SPIN_AT: u64 = 0x1200;
+/// How far ahead the timer is set that ends the spinning, in nanoseconds.
+const SPIN_NS: u64 = 200_000;
 
 /// How many exits are timed, at most, and for how long.
 const ROUNDS: usize = 64;
@@ -111,6 +124,43 @@ pub fn run(host: &Host) -> Result<Facts, ProbeError> {
         other_thread_cost_ns,
         tsc_khz,
     })
+}
+
+/// Median time, in nanoseconds, from the expiry of a thread's host timer until the thread has left
+/// its guest.
+///
+/// # Errors
+/// [`ProbeError`]: not even the scratch VM could be run.
+pub fn timer_exit_ns(host: &Host) -> Result<u64, ProbeError> {
+    let Scratch { mut vcpu, vm: _vm, memory } = Scratch::new(host)?;
+    memory.write_slice(&SPIN, GuestAddress(SPIN_AT))?;
+    let mut regs = vcpu.get_regs().map_err(ioctl("cannot read registers"))?;
+    regs.rip = SPIN_AT;
+    vcpu.set_regs(&regs).map_err(ioctl("cannot set registers"))?;
+    vcpu::install_handler();
+    let thread = ThreadState::default();
+    thread.adopt_current_thread();
+    let mut timer =
+        HostTimer::for_current_thread(vcpu::signal_number()).map_err(ProbeError::Timer)?;
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let run: *mut kvm_bindings::kvm_run = vcpu.get_kvm_run();
+        let now = clock::now_ns();
+        timer.arm(Some(now + SPIN_NS), 0, now);
+        // SAFETY: the vCPU is this function's own, its mapping outlives `entry`, and nobody else
+        // knows of it.
+        let entry = unsafe { Entry::new(&thread, run) };
+        let ended = vcpu.run().map(|exit| format!("{exit:?}"));
+        drop(entry);
+        match ended {
+            Err(e) if e.errno() == libc::EINTR => times.extend(timer.fired(clock::now_ns())),
+            Err(source) => {
+                return Err(ProbeError::Ioctl { what: "cannot run the scratch guest", source });
+            }
+            Ok(other) => return Err(ProbeError::Unexpected(other)),
+        }
+    }
+    Ok(median(times))
 }
 
 struct Scratch {

@@ -7,4 +7,5 @@ mod density;
 mod ending;
 mod many;
 mod qemu;
+mod simulate;
 mod smp;

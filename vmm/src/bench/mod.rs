@@ -40,7 +40,8 @@ pub use launch::{Fleet, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample}
 pub use measure::Instruments;
 pub use plan::{Plan, PlanError, Turn};
 pub use progress::{Line, Progress};
-pub use report::{Report, Run, SCHEMA, Spread};
+pub use report::{JsonFile, Report, Run, SCHEMA, Spread};
+pub(crate) use table::short;
 pub use usage::Usage;
 
 /// Why there is no result.

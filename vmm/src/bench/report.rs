@@ -183,7 +183,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// The disk is full, or the like; nothing is left behind then.
-    pub fn finish(mut self, report: &Report) -> io::Result<()> {
+    pub fn finish(mut self, report: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(report)?;
         text.push('\n');
         self.out.write_all(text.as_bytes())?;

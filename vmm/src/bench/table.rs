@@ -166,7 +166,7 @@ fn ratio(figure: Figure, kernel: Figure) -> String {
 }
 
 /// A number in at most five characters, one more for a sign; `-` if it is unknown.
-fn short(figure: Figure) -> String {
+pub(crate) fn short(figure: Figure) -> String {
     let Some(value) = figure.get() else {
         return "-".to_owned();
     };

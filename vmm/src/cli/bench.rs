@@ -112,7 +112,7 @@ fn status(error: &BenchError) -> u8 {
 }
 
 /// The error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

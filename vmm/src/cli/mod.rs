@@ -5,9 +5,11 @@
 //! `docs/specification.md`.
 
 mod bench;
+mod costs;
 mod images;
 mod options;
 mod run;
+mod simulate;
 mod values;
 mod wrong;
 
@@ -63,12 +65,16 @@ enum Command {
         #[command(subcommand)]
         what: BenchCommand,
     },
+    /// Compute what idle vCPUs would cost a host larger than this one
+    Simulate(simulate::SimulateArguments),
 }
 
 #[derive(Subcommand)]
 enum BenchCommand {
     /// Many idle guests beside busy ones, in each timer mode, in one run
     Density(bench::DensityArguments),
+    /// What exits, wakeups and ticks cost this host, for 'siesta simulate'
+    Costs(costs::CostsArguments),
 }
 
 /// Runs the command and answers the exit status of the process.
@@ -95,6 +101,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Run(run) => run::run(device, &run),
         Command::Images => images::list(),
         Command::Bench { what: BenchCommand::Density(density) } => bench::density(device, &density),
+        Command::Bench { what: BenchCommand::Costs(costs) } => costs::costs(device, &costs),
+        Command::Simulate(simulate) => simulate::simulate(&simulate),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("siesta: {}", failure.message);

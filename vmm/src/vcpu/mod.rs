@@ -37,6 +37,8 @@ use crate::vm::VmShared;
 
 pub use budget::{ServiceTime, Share, Turns};
 pub use home::{Worker, spawn};
+pub(crate) use host_timer::HostTimer;
+pub(crate) use kick::Entry;
 pub use kick::{ThreadState, install_handler, signal_number};
 pub use word::{Post, RunWord, Snapshot, State, Tell};
 
