@@ -17,7 +17,7 @@
  *
  * Configurations (-D): NCPU (3 or 4), TIMERS and WAKES (in all), LAST (the last expiry that is
  * chosen), GROW (cpu 2's branch and the root are made while cpu 0 and 1 run), NOTIFY (an active CPU
- * has no tick: it works when its host timer is due, or when told), STOPS (a pass may be told to stop).
+ * has no tick: it works when its host timer is due, or when told), ONE_EXPIRY (LAST alone is chosen).
  * Mutants (-D): see the word MUTANT.
  */
 
@@ -120,11 +120,11 @@ bit told[NCPU];
 /* Why the thread of a parked vCPU wakes: it is given back, or it is the keeper. */
 #define RECALLED(c) (run_word[c] == WAKING || (run_word[c] == PARKED && wakeup[c] <= now))
 
-#define CALM(c) (rests[c] && !(idle[c] && RECALLED(c)) && !(!idle[c] && (DUE(c, now) || REASON(c))))
+#define CALM(c) (rests[c] && !(idle[c] && RECALLED(c)) && !(!idle[c] && REASON(c)))
 
-/* An armed timer is due and not taken care of. One that was armed in the past while a pass had the CPU
- * is put off by one tick. */
-#define NEGLECTED(c) (DUE(c, now) && !(idle[c] && !ignored[c] && event[c] == now + 1))
+/* An armed timer of an idle CPU is due and not taken care of. One that was armed in the past while a pass had
+ * the CPU is put off by one tick. An active CPU's own timers are no matter of the hierarchy. */
+#define NEGLECTED(c) (idle[c] && DUE(c, now) && !(!ignored[c] && event[c] == now + 1))
 
 #if NCPU == 3
 #define ALL(p) (p(0) && p(1) && p(2))
@@ -275,13 +275,6 @@ inline read_words(n) {
     below_act = (n < 4 -> 0 : act[n])
 }
 
-/* Between the reading of the words and the rest of update events. */
-#ifdef WORDS_EARLY        /* MUTANT: the words are read before the locks are taken */
-#define LOCK ; } ; atomic {
-#else
-#define LOCK ;
-#endif
-
 /* Update events for node n, on a walk of c with c's expiry e: under the locks of n and of the group above,
  * and one step. */
 inline section(n, e, c, by_pass) {
@@ -331,14 +324,20 @@ inline activate(c) {
 /* Update events from c upwards, until a level says that it is done. */
 inline update_upwards(c, e, by_pass) {
     do
-    :: atomic { climb && GOES_UP(node) -> read_words(node) LOCK section(node, e, c, by_pass); found_idle = 0 }
+    :: atomic { climb && GOES_UP(node) -> read_words(node)
+#ifdef WORDS_EARLY        /* MUTANT: the words are read before the locks are taken */
+       }; atomic {
+#else
+       ;
+#endif
+       section(node, e, c, by_pass); found_idle = 0 }
     :: atomic { !climb || !GOES_UP(node) -> climb = 0; node = 0; break }
     od
 }
 
 inline deactivated(c) {
     wakeup[c] = first; idle[c] = 1; locked[c] = 0;
-    first = 0; node = 0; left = 0; climb = 0
+    first = 0; node = 0; left = 0; climb = 0; next = 0
 }
 
 /* e: the first timer of c. The result is wakeup[c]. */
@@ -370,7 +369,7 @@ inline deactivate(c, e) {
 #ifndef GROW
         :: node == c && ignored[c] -> node = UP(c)     /* the level above cleans up */
 #endif
-        :: else -> read_words(node) LOCK section(node, e, c, 0); 
+        :: else -> read_words(node); section(node, e, c, 0); 
 #ifdef NO_CARRY           /* MUTANT: only a deactivation that leaves the group idle goes on */
             climb = 0
 #else
@@ -413,7 +412,7 @@ inline deactivate(c, e) {
        atomic {
         if
         :: climb ->
-            read_words(node) LOCK section(node, e, c, 0); climb = 0; found_idle = 0;
+            read_words(node); section(node, e, c, 0); climb = 0; found_idle = 0;
             if :: left != VACANT || node == ROOT -> deactivated(c) :: else fi
         :: else
         fi
@@ -513,9 +512,8 @@ inline arm_some(c) {
     may_arm--;
     if
     :: timers[c] = timers[c] | (1 << MAX(now, LAST))
-    :: now < LAST -> timers[c] = timers[c] | (1 << now)
-#if LAST > 1
-    :: now + 1 < LAST -> timers[c] = timers[c] | (1 << (now + 1))
+#ifndef ONE_EXPIRY
+    :: now < LAST -> timers[c] = timers[c] | (1 << MAX(now, LAST - 1))
 #endif
     fi
 }
@@ -550,10 +548,14 @@ inline expire(c, t) {
                 run_word[t] = BORROWED; take_due(t);
                 if :: may_arm > 0 -> arm_some(t) :: true fi;
                 owned = FIRST_TIMER(t)
-            :: run_word[t] == PARKED -> run_word[t] = BORROWED; send_home = 1; owned = NEVER
+            :: run_word[t] == PARKED && may_wake > 0 ->
+                may_wake--; run_word[t] = BORROWED; send_home = 1; owned = NEVER
             :: run_word[t] != PARKED -> attention[t] = 1; foreign = 1;
-#if defined(STALE_REQUEUE) || defined(REQUEUE_DUE)
+#ifdef STALE_REQUEUE
                 owned = FIRST_TIMER(t)
+#endif
+#ifdef REQUEUE_DUE
+                own[t] = FIRST_TIMER(t)
 #endif
             fi
         };
@@ -561,23 +563,24 @@ inline expire(c, t) {
             !locked[t];
             locked[t] = 1;
 #ifdef STALE_REQUEUE      /* MUTANT: what was seen before the lock was dropped is queued */
-            own[t] = MAX(owned, at + 1);
-#else
-#ifdef REQUEUE_DUE        /* MUTANT: what is still due is queued as it is */
             own[t] = owned;
 #else
             if :: !foreign -> own[t] = owned :: else fi;
-            own[t] = MAX(own[t], at + 1);
-#endif
 #endif
             owned = 0; climb = idle[t];
+#ifndef KEEP_IGNORED      /* MUTANT: an event that its CPU's activation has voided stays so */
+            if :: climb && own[t] != NEVER -> ignored[t] = 0 :: else fi;
+#endif
+#ifndef REQUEUE_DUE       /* MUTANT: what is due still is queued as it is */
+            own[t] = MAX(own[t], at + 1);
+#endif
             if :: climb && !ignored[t] -> event[t] = own[t] :: else fi;
 #ifdef STOP_WALK          /* MUTANT: without a new timer there is nothing to tell */
             if :: own[t] == NEVER -> climb = 0 :: else fi;
 #endif
             /* Nothing of this is seen without the lock of t, so the first section may follow at once. */
             if
-            :: climb -> node = t; read_words(node) LOCK section(node, own[t], t, 1); found_idle = 0
+            :: climb -> node = t; read_words(node); section(node, own[t], t, 1); found_idle = 0
             :: else
             fi;
             if :: !climb -> released(t) :: else fi
@@ -595,7 +598,7 @@ inline expire(c, t) {
 
 /* By the thread of c, which is active and has taken its own due timers. */
 inline pass(c) {
-    first = NEVER; rung_p = c;
+    rung_p = c;
     do
     :: GOES_UP(rung_p) && FALLS_TO(rung_p) ->
         atomic {
@@ -604,7 +607,7 @@ inline pass(c) {
             :: front != NOBODY && expiry[front] <= at ->
                 target = names[front]; took = 1;
                 unqueue(front); first_event(UP(rung_p))
-            :: else -> first = stored[UP(rung_p)]; rung_p = UP(rung_p)
+            :: else -> rung_p = UP(rung_p)
             fi;
             front = 0
         };
@@ -613,7 +616,8 @@ inline pass(c) {
         :: else
         fi
     :: atomic { !(GOES_UP(rung_p) && FALLS_TO(rung_p)) ->
-        !locked[c]; wakeup[c] = first; first = 0; rung_p = 0; at = 0; break }
+        /* What is stored as its wakeup is not looked at: it is active. */
+        rung_p = 0; at = 0; break }
     od
 }
 
@@ -650,7 +654,6 @@ work:
     /* The guest runs. It may do so for ever: an active CPU need not halt. */
 end_guest:
     if
-    :: atomic { DUE(c, now) -> take_due(c); goto end_guest }
     :: atomic { REASON(c) -> rests[c] = 0; goto work }
 #ifdef GROW
     :: atomic { c == 0 && !prepared ->
