@@ -458,9 +458,9 @@ inline duty(b, r) {
     od
 }
 
-/* Tells whoever looks after the levels that the walk of c touched, unless that is `by`. */
-inline notices(c, by) {
-    level = UP(c);
+/* Tells whoever looks after the levels that the walk from that CPU touched, unless it is the teller. */
+inline notices(from, teller) {
+    level = UP(from);
     do
     :: level == 0 -> break
     :: level != 0 && !(touched & (level == ROOT -> 2 : 1)) -> level = (linked[level] -> ROOT : 0)
@@ -473,7 +473,7 @@ inline notices(c, by) {
         :: else -> break
         od;
         if
-        :: whom != NOBODY && whom != by ->
+        :: whom != NOBODY && whom != teller ->
             duty(whom, expires);
             atomic {
                 if :: expires < known[whom] -> known[whom] = expires; told[whom] = 1 :: else fi;
@@ -501,7 +501,7 @@ inline ask(c) {
 }
 
 #else
-#define notices(c, by) skip
+#define notices(from, teller) skip
 #define ask(c) skip
 #endif
 
@@ -633,7 +633,9 @@ proctype Cpu(byte c) {
 
 #ifdef GROW
     if
-    :: c == 2 -> atomic { prepared; rests[c] = 0; goto wake }
+    :: c == 2 ->
+end_unprepared:
+       atomic { prepared; rests[c] = 0; run_word[c] = HOME; goto wake }
     :: else
     fi;
 #endif
