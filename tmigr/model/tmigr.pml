@@ -264,7 +264,7 @@ inline settle(n, ignore, e, c, by_pass) {
         if :: !(by_pass) -> first_event(UP(n)); first = stored[UP(n)] :: else fi
     :: else
     fi;
-#ifdef NOTIFY
+#if defined(NOTIFY) && !defined(SILENT)  /* MUTANT: a new first event is told nobody */
     if :: stored[UP(n)] < before -> touched = touched | (UP(n) == ROOT -> 2 : 1) :: else fi;
 #endif
     before = 0; front = 0
@@ -352,7 +352,7 @@ inline deactivate(c, e) {
     atomic {
         clear_active(UP(c), mask[c], 1);
 #ifdef NOTIFY
-        if :: left == HANDED -> touched = 1 :: else fi;
+        if :: left == HANDED -> touched = 1 :: else fi
 #endif
     };
 #ifdef GROW
@@ -488,16 +488,9 @@ inline notices(from, teller) {
 
 /* Before c enters its guest: what it has to be back for. */
 inline ask(c) {
-#ifdef KNOWN_LATE         /* MUTANT: the old answer stands until the new one is stored */
-    told[c] = 0;
-    duty(c, expires);
-    known[c] = expires;
-    atomic { host_timer[c] = expires; expires = 0 }
-#else
     atomic { told[c] = 0; known[c] = NEVER };
     duty(c, expires);
     atomic { known[c] = MIN(known[c], expires); host_timer[c] = expires; expires = 0 }
-#endif
 }
 
 #else
@@ -678,6 +671,9 @@ end_guest:
 #endif
     :: atomic {
          true -> rests[c] = 0; take_due(c); attention[c] = 0;
+#ifdef NOTIFY
+         host_timer[c] = NEVER;
+#endif
          if :: may_arm > 0 -> arm_some(c) :: true fi;
          next = FIRST_TIMER(c)
        }
