@@ -231,9 +231,7 @@ inline first_event(g) {
 inline put(n, ignore, e, c) {
     if
     :: queued[n] && !(ignore) && expiry[n] == e ->
-#ifndef KEEP_NAME         /* MUTANT: an event with the same expiry keeps the CPU it named */
         names[n] = c
-#endif
     :: else ->
         if
         :: queued[n] ->
