@@ -15,7 +15,7 @@
  * there is no cycle at all (pan -l, with no progress label anywhere), and whenever all CPUs are at
  * rest with no reason to wake, at any value of the clock, no armed timer is due (QUIET, below).
  *
- * Configurations (-D): NCPU (3 or 4), TIMERS and WAKES (in all), LAST (the last expiry that is
+ * Configurations (-D): NCPU (3; the fixed tree may have 4), TIMERS and WAKES (in all), LAST (the last expiry that is
  * chosen), GROW (cpu 2's branch and the root are made while cpu 0 and 1 run), NOTIFY (an active CPU
  * has no tick: it works when its host timer is due, or when told), ONE_EXPIRY (LAST alone is chosen).
  * Mutants (-D): see the word MUTANT.
