@@ -27,7 +27,9 @@
 //!    it upwards (race 3, `events`); if there is a successor *c*, b is the *a* of case 1, towards c.
 //! 4. *Nobody is found* on the way down: some group on the way has no migrator. Then its last
 //!    child's deactivation is under way to the group above and hands the role on there, which is a
-//!    report of its own (case 3), or a new child's activation, which is case 2.
+//!    report of its own (case 3), or a new child's activation, which is case 2. If that deactivation
+//!    has passed before a's event was queued, a's own walk goes on upwards with it (race 10, `walk`),
+//!    and follows the words down from there, too.
 //!
 //! A change to a later expiry needs no notice: b wakes needlessly once, and asks again. For the same
 //! reason it needs no place in the one order: the release store of a later N stands behind every
