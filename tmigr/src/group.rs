@@ -5,7 +5,7 @@
 //! | field | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `word` | walks, by exchange, no lock | all | see `word` |
-//! | `next_expiry` | under the group's lock, once a critical section | all | `SeqCst` where it becomes earlier, see `notify`, else release |
+//! | `next_expiry` | under the group's lock: when all is done to the queue, and once more, only later, where a climbing walk has cleaned its front | all | `SeqCst` where it becomes earlier, see `notify`, else release |
 //! | `ignored` | one for each child; set by activations without a lock; cleared under the lock of this group, or for a slot's event of the slot | under this group's lock, or the slot's | relaxed: the flag itself is all that is read, and both sides of a race are right |
 //! | `parent` | growth, once | all | release, pairs with the acquire of whoever goes up; the last to be written of a branch |
 //! | `mask` | growth, before `parent` | after `parent` was loaded | relaxed, ordered by `parent` |
@@ -183,7 +183,8 @@ thread_local! {
 }
 
 /// The locked queue of a group. What became of `next_expiry` is published when all is done to the
-/// queue: a reader without the lock never sees a state in between.
+/// queue, so a reader without the lock sees no state that is too late. A walk that keeps the lock to
+/// climb may clean the queue's front meanwhile: that is published, later, with the lock's end.
 pub(crate) struct Events<'a, const FANOUT: usize> {
     group: &'a Group<FANOUT>,
     queue: MutexGuard<'a, Queue<FANOUT>>,

@@ -40,7 +40,8 @@
 //! Outermost: the mutex of isolation, then, never together, the growth mutex and the availability
 //! mutex; the pool's mutex alone. Then the lock of one
 //! slot, a group, its parent: bottom-up, never more than these three. The group word needs no lock.
-//! Callbacks run with no lock held, except [`Expire::release`] (the slot's lock). Groups are never
+//! Callbacks run with no lock held, except [`Expire::release`] (the slot's lock), [`Trace::event`] (any)
+//! and what [`Hierarchy::isolate`] asks (the mutex of isolation). Groups are never
 //! freed.
 //!
 //! # Races

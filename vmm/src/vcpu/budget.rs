@@ -118,13 +118,13 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Whether others may be served now; `deliverable`: the own guest has an interrupt to deliver.
+    /// Whether others may be served now; `wants_entry`: the own guest has an interrupt to deliver.
     #[must_use]
-    pub fn others(&mut self, deliverable: bool, now: u64) -> bool {
+    pub fn others(&mut self, wants_entry: bool, now: u64) -> bool {
         if now < self.until {
             return false;
         }
-        if deliverable && !self.owed {
+        if wants_entry && !self.owed {
             self.owed = true;
             self.until = now.saturating_add(LEAST_TURN_NS);
             return false;
@@ -165,7 +165,7 @@ impl Turns {
         now.saturating_sub(*self.running_since.get_or_insert(now)) > limit_ns
     }
 
-    /// The own guest has halted.
+    /// The own guest has halted: its turn is over, and nobody is owed one.
     pub fn halted(&mut self) {
         *self = Turns { until: 0, owed: false, serving_since: None, running_since: None };
     }
@@ -244,6 +244,16 @@ mod tests {
             turns.entered();
             assert!(waited <= LEAST_TURN_NS + 5_000, "others wait {waited} ns");
         }
+    }
+
+    #[test]
+    fn halt_ends_the_turn_and_the_debt() {
+        let mut turns = Turns::default();
+        assert!(!turns.others(true, 1_000), "the own tick");
+        assert!(!turns.others(false, 2_000));
+        turns.halted();
+        assert!(turns.others(false, 3_000), "nobody waits for a halted guest");
+        assert!(!turns.others(true, 4_000), "the next tick has its turn, too");
     }
 
     #[test]

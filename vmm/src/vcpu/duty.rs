@@ -54,7 +54,10 @@ impl<'a> Worker<'a> {
         let started = clock::now_ns();
         self.rejoin_when_due(started);
         let own_runs = self.turns.own_wants(held.runnable(), started, limit);
-        if !self.turns.others(held.deliverable(), started) {
+        if !held.runnable() {
+            self.turns.halted();
+        }
+        if !self.turns.others(held.wants_entry(), started) {
             return false;
         }
         let mut now = self.await_duty(held.apic.deadline(), started);

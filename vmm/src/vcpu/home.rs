@@ -284,7 +284,7 @@ impl<'a> Worker<'a> {
         let guest = core.apic.deadline().map(|at| at.saturating_add(late));
         let (other, limit) = match role {
             Role::Borrowed { limit, own } => (own, Some(limit)),
-            Role::Home => (self.home_limit(now, late), None),
+            Role::Home => (self.home_limit(late), None),
         };
         let exact = earlier(guest, other);
         if exact.is_some_and(|at| at <= now) {
@@ -341,14 +341,12 @@ impl<'a> Worker<'a> {
         if self.domain.policy.slack_ns == 0 { self.lead.ns() } else { 0 }
     }
 
-    fn home_limit(&self, now: u64, late: u64) -> Option<u64> {
+    fn home_limit(&self, late: u64) -> Option<u64> {
         let duty = self.responsibility().map(|at| {
             let aimed = at.saturating_add(late).saturating_sub(self.lead());
             aimed.max(self.turns.until())
         });
-        // One that passed during the guest's turn is looked at with the next exit.
-        let rejoin = self.rejoin_at.filter(|at| *at > now);
-        earlier(duty, rejoin)
+        earlier(duty, self.rejoin_at)
     }
 
     /// Sends an interrupt from `from` to the vCPUs of its VM that it names.

@@ -118,13 +118,16 @@ impl Core {
     /// to KVM for an entry that did not take place ends the halt as well.
     #[must_use]
     pub fn runnable(&self) -> bool {
-        !self.wait_sipi && (!self.halted || self.staged || self.nmi_given || self.deliverable())
+        !self.wait_sipi && (!self.halted || self.wants_entry())
     }
 
-    /// An interrupt can be delivered as soon as the vCPU is entered.
+    /// An interrupt or NMI is delivered as soon as the vCPU is entered: it can be taken, or was
+    /// handed to KVM already, for an entry that did not take place.
     #[must_use]
-    pub fn deliverable(&self) -> bool {
-        self.interrupts_enabled() && self.apic.next_vector().is_some()
+    pub fn wants_entry(&self) -> bool {
+        self.staged
+            || self.nmi_given
+            || (self.interrupts_enabled() && self.apic.next_vector().is_some())
     }
 
     /// The expiry with which a halted vCPU enters the hierarchy: none when the timer could not wake
