@@ -55,7 +55,7 @@ impl Default for Plan {
             vms: 64,
             hz: 100,
             busy: 1,
-            secs: 5.0,
+            secs: 4.0,
             modes: vec![Mode::Kernel, Mode::Thread, Mode::Migrate],
             repeat: 3,
             seed: 1,
@@ -193,7 +193,7 @@ mod tests {
     fn the_default_takes_less_than_a_minute() {
         let plan = Plan::default();
         assert_eq!(plan.check(), Ok(()));
-        assert!(plan.length_ns() < 55_000_000_000, "{}", plan.length_ns());
+        assert!(plan.length_ns() < 48_000_000_000, "{}", plan.length_ns());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) struct DensityArguments {
     #[arg(long, default_value_t = 100, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     hz: u32,
     /// Length of each measured interval
-    #[arg(long, default_value = "5", value_parser = interval, value_name = "SECS")]
+    #[arg(long, default_value = "4", value_parser = interval, value_name = "SECS")]
     secs: f64,
     /// Timer modes to compare, in this order
     #[arg(
