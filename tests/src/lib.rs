@@ -13,6 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmm::assemble::{ApicTimer, VmConfig};
+use vmm::console::Sink;
+
 /// Longest time for which any command of a test may run. Not a figure that is asserted: a child
 /// that takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -199,6 +202,24 @@ pub fn figures(text: &str, name: &str) -> Vec<f64> {
     text.split_whitespace()
         .filter_map(|word| word.strip_prefix(key.as_str())?.parse().ok())
         .collect()
+}
+
+/// A VM with one vCPU that runs an embedded image, for a fleet in the test's own process. Its serial
+/// output is dropped.
+///
+/// # Panics
+/// There is no such image.
+#[must_use]
+pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
+    let config = VmConfig {
+        kernel: guest_images::find(image).expect("an image").elf.into(),
+        kernel_name: image.into(),
+        cmdline: cmdline.into(),
+        cpus: 1,
+        memory: 16 << 20,
+        apic_timer: ApicTimer::Auto,
+    };
+    (config, Sink::Null)
 }
 
 /// A 32-bit ELF kernel at 2 MiB whose only segment is `code`, entered at its first byte by a PVH note

@@ -1,8 +1,6 @@
 //! Guests that do what cannot be done: one VM ends with a message, the others go on.
 
-use siesta_tests::{image, needs_kvm};
-use vmm::assemble::{ApicTimer, VmConfig};
-use vmm::console::Sink;
+use siesta_tests::{guest, image, needs_kvm};
 use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
@@ -38,18 +36,6 @@ fn crashed_vm_leaves_the_others_running() {
     for mode in [TimerMode::Migrate, TimerMode::Thread, TimerMode::Kernel] {
         let host = vmm::kvm::open().expect("KVM");
         let facts = vmm::probe::run(&host).expect("a probed host");
-        let guest = |name: &str, cmdline: &str| {
-            let image = guest_images::find(name).expect("an image");
-            let config = VmConfig {
-                kernel: image.elf.into(),
-                kernel_name: name.into(),
-                cmdline: cmdline.into(),
-                cpus: 1,
-                memory: 16 << 20,
-                apic_timer: ApicTimer::Auto,
-            };
-            (config, Sink::Null)
-        };
         let policy = Policy {
             mode,
             inline: true,

@@ -1,12 +1,10 @@
 //! Several VMs in one process.
 
-use vmm::assemble::{ApicTimer, VmConfig};
-use vmm::console::Sink;
 use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
-use siesta_tests::{figures, image, needs_kvm};
+use siesta_tests::{figures, guest, image, needs_kvm};
 
 #[test]
 fn eight_vms_tick_at_once_in_every_mode() {
@@ -47,18 +45,6 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
     for mode in [TimerMode::Migrate, TimerMode::Thread] {
         let host = vmm::kvm::open().expect("KVM");
         let facts = vmm::probe::run(&host).expect("a probed host");
-        let image = guest_images::find("tick").expect("an image");
-        let guest = |cmdline: &str| {
-            let config = VmConfig {
-                kernel: image.elf.into(),
-                kernel_name: image.name.into(),
-                cmdline: cmdline.into(),
-                cpus: 1,
-                memory: 16 << 20,
-                apic_timer: ApicTimer::Auto,
-            };
-            (config, Sink::Null)
-        };
         let policy = Policy {
             mode,
             inline: true,
@@ -66,8 +52,11 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 100,
         };
-        let vms =
-            vec![guest("hz=50000"), guest("hz=100 secs=1"), guest("hz=100 secs=1 mode=oneshot")];
+        let vms = vec![
+            guest("tick", "hz=50000"),
+            guest("tick", "hz=100 secs=1"),
+            guest("tick", "hz=100 secs=1 mode=oneshot"),
+        ];
         let config = FleetConfig { policy, sharing: Sharing::Host, vms };
         let mut fleet = Fleet::launch(&host, &facts, config).expect("a fleet");
         while !fleet.vms()[1..].iter().all(|vm| vm.has_ended()) {
