@@ -41,12 +41,12 @@ pub enum Outcome {
 pub trait Device: Send {
     /// Reads `data.len()` bytes (at least one), `offset` bytes into the device's range. All of
     /// `data` is written; a place without a register reads as all ones or as zero, as the device
-    /// documents. The access lies within the range.
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Outcome;
+    /// documents. The access lies within the range. `now` is the host's monotonic clock, in ns.
+    fn read(&mut self, offset: u64, data: &mut [u8], now: u64) -> Outcome;
 
     /// Writes `data.len()` bytes (at least one), `offset` bytes into the device's range. The access
     /// lies within the range.
-    fn write(&mut self, offset: u64, data: &[u8]) -> Outcome;
+    fn write(&mut self, offset: u64, data: &[u8], now: u64) -> Outcome;
 }
 
 /// Why a device could not be put on the bus.
@@ -116,19 +116,19 @@ impl Table {
         Some((slot, address - slot.start))
     }
 
-    fn read(&self, address: u64, data: &mut [u8]) -> Outcome {
+    fn read(&self, address: u64, data: &mut [u8], now: u64) -> Outcome {
         let Some((slot, offset)) = self.find(address, data.len()) else {
             data.fill(0xff);
             return Outcome::Unclaimed;
         };
-        slot.device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data)
+        slot.device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data, now)
     }
 
-    fn write(&self, address: u64, data: &[u8]) -> Outcome {
+    fn write(&self, address: u64, data: &[u8], now: u64) -> Outcome {
         let Some((slot, offset)) = self.find(address, data.len()) else {
             return Outcome::Unclaimed;
         };
-        slot.device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data)
+        slot.device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data, now)
     }
 }
 
@@ -188,23 +188,23 @@ pub struct Bus {
 
 impl Bus {
     /// Reads I/O ports.
-    pub fn pio_read(&self, port: u16, data: &mut [u8]) -> Outcome {
-        self.pio.read(u64::from(port), data)
+    pub fn pio_read(&self, port: u16, data: &mut [u8], now: u64) -> Outcome {
+        self.pio.read(u64::from(port), data, now)
     }
 
     /// Writes I/O ports.
-    pub fn pio_write(&self, port: u16, data: &[u8]) -> Outcome {
-        self.pio.write(u64::from(port), data)
+    pub fn pio_write(&self, port: u16, data: &[u8], now: u64) -> Outcome {
+        self.pio.write(u64::from(port), data, now)
     }
 
     /// Reads guest-physical addresses.
-    pub fn mmio_read(&self, address: u64, data: &mut [u8]) -> Outcome {
-        self.mmio.read(address, data)
+    pub fn mmio_read(&self, address: u64, data: &mut [u8], now: u64) -> Outcome {
+        self.mmio.read(address, data, now)
     }
 
     /// Writes guest-physical addresses.
-    pub fn mmio_write(&self, address: u64, data: &[u8]) -> Outcome {
-        self.mmio.write(address, data)
+    pub fn mmio_write(&self, address: u64, data: &[u8], now: u64) -> Outcome {
+        self.mmio.write(address, data, now)
     }
 }
 

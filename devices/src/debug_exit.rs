@@ -20,12 +20,12 @@ pub const PORTS: RangeInclusive<u16> = 0xf4..=0xf7;
 pub struct DebugExit;
 
 impl Device for DebugExit {
-    fn read(&mut self, _offset: u64, data: &mut [u8]) -> Outcome {
+    fn read(&mut self, _offset: u64, data: &mut [u8], _now: u64) -> Outcome {
         data.fill(0);
         Outcome::None
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
+    fn write(&mut self, offset: u64, data: &[u8], _now: u64) -> Outcome {
         let value = match *data {
             _ if offset != 0 => return Outcome::None,
             [a] => u32::from(a),
@@ -43,22 +43,22 @@ mod tests {
 
     #[test]
     fn write_of_each_width_ends_the_vm_with_its_value() {
-        assert_eq!(DebugExit.write(0, &[0x21]), Outcome::Exit(0x21));
-        assert_eq!(DebugExit.write(0, &[0x21, 0x43]), Outcome::Exit(0x4321));
-        assert_eq!(DebugExit.write(0, &[1, 2, 3, 4]), Outcome::Exit(0x0403_0201));
+        assert_eq!(DebugExit.write(0, &[0x21], 0), Outcome::Exit(0x21));
+        assert_eq!(DebugExit.write(0, &[0x21, 0x43], 0), Outcome::Exit(0x4321));
+        assert_eq!(DebugExit.write(0, &[1, 2, 3, 4], 0), Outcome::Exit(0x0403_0201));
     }
 
     #[test]
     fn other_widths_and_ports_are_ignored() {
-        assert_eq!(DebugExit.write(1, &[1]), Outcome::None);
-        assert_eq!(DebugExit.write(0, &[1, 2, 3]), Outcome::None);
-        assert_eq!(DebugExit.write(0, &[]), Outcome::None);
+        assert_eq!(DebugExit.write(1, &[1], 0), Outcome::None);
+        assert_eq!(DebugExit.write(0, &[1, 2, 3], 0), Outcome::None);
+        assert_eq!(DebugExit.write(0, &[], 0), Outcome::None);
     }
 
     #[test]
     fn reads_zero() {
         let mut data = [0xaa; 4];
-        assert_eq!(DebugExit.read(0, &mut data), Outcome::None);
+        assert_eq!(DebugExit.read(0, &mut data, 0), Outcome::None);
         assert_eq!(data, [0; 4]);
     }
 }

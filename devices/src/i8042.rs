@@ -27,7 +27,7 @@ const PULSE_RESET: u8 = 0xfe;
 pub struct I8042;
 
 impl Device for I8042 {
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Outcome {
+    fn read(&mut self, offset: u64, data: &mut [u8], _now: u64) -> Outcome {
         for (i, byte) in data.iter_mut().enumerate() {
             let at = offset.saturating_add(i as u64);
             // Status: output buffer empty, so no data; input buffer empty, so ready for a command.
@@ -36,7 +36,7 @@ impl Device for I8042 {
         Outcome::None
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
+    fn write(&mut self, offset: u64, data: &[u8], _now: u64) -> Outcome {
         let reset = data.iter().enumerate().any(|(i, byte)| {
             offset.saturating_add(i as u64) == STATUS_AND_COMMAND && *byte == PULSE_RESET
         });
@@ -50,33 +50,33 @@ mod tests {
 
     #[test]
     fn reset_command_resets() {
-        assert_eq!(I8042.write(4, &[0xfe]), Outcome::Reset);
+        assert_eq!(I8042.write(4, &[0xfe], 0), Outcome::Reset);
     }
 
     #[test]
     fn other_commands_data_and_ports_are_ignored() {
-        assert_eq!(I8042.write(4, &[0xff]), Outcome::None);
-        assert_eq!(I8042.write(0, &[0xfe]), Outcome::None);
-        assert_eq!(I8042.write(1, &[0xfe]), Outcome::None);
+        assert_eq!(I8042.write(4, &[0xff], 0), Outcome::None);
+        assert_eq!(I8042.write(0, &[0xfe], 0), Outcome::None);
+        assert_eq!(I8042.write(1, &[0xfe], 0), Outcome::None);
     }
 
     #[test]
     fn wide_write_resets_only_with_the_byte_that_meets_the_command_port() {
-        assert_eq!(I8042.write(3, &[0, 0xfe]), Outcome::Reset);
-        assert_eq!(I8042.write(3, &[0xfe, 0]), Outcome::None);
+        assert_eq!(I8042.write(3, &[0, 0xfe], 0), Outcome::Reset);
+        assert_eq!(I8042.write(3, &[0xfe, 0], 0), Outcome::None);
     }
 
     #[test]
     fn status_says_no_data_and_ready() {
         let mut data = [0xaa];
-        assert_eq!(I8042.read(4, &mut data), Outcome::None);
+        assert_eq!(I8042.read(4, &mut data, 0), Outcome::None);
         assert_eq!(data[0] & 0b11, 0);
     }
 
     #[test]
     fn ports_of_the_timer_and_speaker_read_as_unclaimed() {
         let mut data = [0; 4];
-        assert_eq!(I8042.read(0, &mut data), Outcome::None);
+        assert_eq!(I8042.read(0, &mut data, 0), Outcome::None);
         assert_eq!(data, [0, 0xff, 0xff, 0xff]);
     }
 }

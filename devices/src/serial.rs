@@ -63,14 +63,14 @@ fn register(offset: u64, index: usize) -> Option<u8> {
 }
 
 impl<W: Write + Send> Device for SerialPort<W> {
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Outcome {
+    fn read(&mut self, offset: u64, data: &mut [u8], _now: u64) -> Outcome {
         for (i, byte) in data.iter_mut().enumerate() {
             *byte = register(offset, i).map_or(0xff, |at| self.uart.read(at));
         }
         Outcome::None
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
+    fn write(&mut self, offset: u64, data: &[u8], _now: u64) -> Outcome {
         for (i, byte) in data.iter().enumerate() {
             if let Some(at) = register(offset, i) {
                 // Only the writer can fail, and a UART cannot tell its guest.
@@ -93,12 +93,12 @@ mod tests {
 
     fn read(port: &mut impl Device, offset: u64) -> u8 {
         let mut byte = [0xaa];
-        assert_eq!(port.read(offset, &mut byte), Outcome::None);
+        assert_eq!(port.read(offset, &mut byte, 0), Outcome::None);
         byte[0]
     }
 
     fn write(port: &mut impl Device, offset: u64, data: &[u8]) {
-        assert_eq!(port.write(offset, data), Outcome::None);
+        assert_eq!(port.write(offset, data, 0), Outcome::None);
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         let mut port = SerialPort::new(Vec::new());
         write(&mut port, SCRATCH, &[0x5a, 1, 2, 3]);
         let mut data = [0; 4];
-        assert_eq!(port.read(SCRATCH, &mut data), Outcome::None);
+        assert_eq!(port.read(SCRATCH, &mut data, 0), Outcome::None);
         assert_eq!(data, [0x5a, 0xff, 0xff, 0xff]);
         assert!(port.writer().is_empty());
     }
@@ -132,7 +132,7 @@ mod tests {
     fn offset_at_the_end_of_all_numbers_is_harmless() {
         let mut port = SerialPort::new(Vec::new());
         let mut data = [0; 2];
-        assert_eq!(port.read(u64::MAX, &mut data), Outcome::None);
+        assert_eq!(port.read(u64::MAX, &mut data, 0), Outcome::None);
         write(&mut port, u64::MAX, &[1, 2]);
         assert_eq!(data, [0xff; 2]);
     }

@@ -7,12 +7,12 @@ use super::*;
 struct Probe(Arc<AtomicU64>);
 
 impl Device for Probe {
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Outcome {
+    fn read(&mut self, offset: u64, data: &mut [u8], _now: u64) -> Outcome {
         data.fill(offset as u8);
         Outcome::None
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
+    fn write(&mut self, offset: u64, data: &[u8], _now: u64) -> Outcome {
         self.0.store(offset + 1, Ordering::Relaxed);
         Outcome::Exit(data.len() as u32)
     }
@@ -35,12 +35,12 @@ fn device_sees_offsets_into_its_own_range() {
             .and_then(|bus| bus.pio(0x10..=0x1f, Box::new(Probe(Arc::clone(&a))))),
     )
     .freeze();
-    assert_eq!(bus.pio_write(0x13, &[1, 2]), Outcome::Exit(2));
-    assert_eq!(bus.pio_write(0x2f, &[1]), Outcome::Exit(1));
+    assert_eq!(bus.pio_write(0x13, &[1, 2], 0), Outcome::Exit(2));
+    assert_eq!(bus.pio_write(0x2f, &[1], 0), Outcome::Exit(1));
     assert_eq!(a.load(Ordering::Relaxed), 4);
     assert_eq!(b.load(Ordering::Relaxed), 16);
     let mut data = [0; 2];
-    assert_eq!(bus.pio_read(0x25, &mut data), Outcome::None);
+    assert_eq!(bus.pio_read(0x25, &mut data, 0), Outcome::None);
     assert_eq!(data, [5, 5]);
 }
 
@@ -67,7 +67,7 @@ fn neighbours_are_no_overlap() {
     let builder = built(builder.pio(0x20..=0x20, probe()));
     let bus = built(builder.pio(0x0f..=0x0f, probe())).freeze();
     for port in 0x0f..=0x20 {
-        assert_eq!(bus.pio_read(port, &mut [0]), Outcome::None);
+        assert_eq!(bus.pio_read(port, &mut [0], 0), Outcome::None);
     }
 }
 
@@ -82,61 +82,61 @@ fn empty_range_is_refused() {
 fn ports_and_memory_are_separate_spaces() {
     let builder = built(BusBuilder::new().pio(0x10..=0x1f, probe()));
     let bus = built(builder.mmio(0x10..=0x1f, probe())).freeze();
-    assert_eq!(bus.mmio_write(0x10, &[0; 8]), Outcome::Exit(8));
-    assert_eq!(bus.mmio_read(0x1f, &mut [0]), Outcome::None);
-    assert_eq!(bus.pio_write(0x10, &[0; 4]), Outcome::Exit(4));
+    assert_eq!(bus.mmio_write(0x10, &[0; 8], 0), Outcome::Exit(8));
+    assert_eq!(bus.mmio_read(0x1f, &mut [0], 0), Outcome::None);
+    assert_eq!(bus.pio_write(0x10, &[0; 4], 0), Outcome::Exit(4));
 }
 
 #[test]
 fn unclaimed_read_returns_all_ones() {
     let bus = BusBuilder::new().freeze();
     let mut data = [0; 4];
-    assert_eq!(bus.pio_read(0x80, &mut data), Outcome::Unclaimed);
+    assert_eq!(bus.pio_read(0x80, &mut data, 0), Outcome::Unclaimed);
     assert_eq!(data, [0xff; 4]);
-    assert_eq!(bus.mmio_write(0xd000_0000, &[1]), Outcome::Unclaimed);
+    assert_eq!(bus.mmio_write(0xd000_0000, &[1], 0), Outcome::Unclaimed);
 }
 
 #[test]
 fn access_that_leaves_the_range_is_unclaimed() {
     let bus = built(BusBuilder::new().pio(0x10..=0x13, probe())).freeze();
     let mut data = [0; 4];
-    assert_eq!(bus.pio_read(0x10, &mut data), Outcome::None);
-    assert_eq!(bus.pio_read(0x11, &mut data), Outcome::Unclaimed);
+    assert_eq!(bus.pio_read(0x10, &mut data, 0), Outcome::None);
+    assert_eq!(bus.pio_read(0x11, &mut data, 0), Outcome::Unclaimed);
     assert_eq!(data, [0xff; 4]);
-    assert_eq!(bus.pio_read(0x0f, &mut [0; 2]), Outcome::Unclaimed);
-    assert_eq!(bus.pio_read(0x13, &mut [0]), Outcome::None);
-    assert_eq!(bus.pio_read(0x14, &mut [0]), Outcome::Unclaimed);
-    assert_eq!(bus.pio_read(0x10, &mut []), Outcome::Unclaimed);
+    assert_eq!(bus.pio_read(0x0f, &mut [0; 2], 0), Outcome::Unclaimed);
+    assert_eq!(bus.pio_read(0x13, &mut [0], 0), Outcome::None);
+    assert_eq!(bus.pio_read(0x14, &mut [0], 0), Outcome::Unclaimed);
+    assert_eq!(bus.pio_read(0x10, &mut [], 0), Outcome::Unclaimed);
 }
 
 #[test]
 fn end_of_the_address_space_neither_overflows_nor_hides_a_device() {
     let bus = built(BusBuilder::new().mmio(u64::MAX - 3..=u64::MAX, probe())).freeze();
-    assert_eq!(bus.mmio_write(u64::MAX - 3, &[0; 4]), Outcome::Exit(4));
-    assert_eq!(bus.mmio_write(u64::MAX, &[0]), Outcome::Exit(1));
-    assert_eq!(bus.mmio_write(u64::MAX, &[0; 2]), Outcome::Unclaimed);
+    assert_eq!(bus.mmio_write(u64::MAX - 3, &[0; 4], 0), Outcome::Exit(4));
+    assert_eq!(bus.mmio_write(u64::MAX, &[0], 0), Outcome::Exit(1));
+    assert_eq!(bus.mmio_write(u64::MAX, &[0; 2], 0), Outcome::Unclaimed);
     let ports = built(BusBuilder::new().pio(0xffff..=0xffff, probe())).freeze();
-    assert_eq!(ports.pio_write(0xffff, &[0]), Outcome::Exit(1));
-    assert_eq!(ports.pio_write(0xffff, &[0; 2]), Outcome::Unclaimed);
+    assert_eq!(ports.pio_write(0xffff, &[0], 0), Outcome::Exit(1));
+    assert_eq!(ports.pio_write(0xffff, &[0; 2], 0), Outcome::Unclaimed);
 }
 
 #[test]
 fn device_survives_a_poisoned_lock() {
     struct Fragile(bool);
     impl Device for Fragile {
-        fn read(&mut self, _: u64, data: &mut [u8]) -> Outcome {
+        fn read(&mut self, _: u64, data: &mut [u8], _: u64) -> Outcome {
             assert!(std::mem::replace(&mut self.0, true), "first access");
             data.fill(7);
             Outcome::None
         }
-        fn write(&mut self, _: u64, _: &[u8]) -> Outcome {
+        fn write(&mut self, _: u64, _: &[u8], _: u64) -> Outcome {
             Outcome::None
         }
     }
     let bus = built(BusBuilder::new().pio(0..=0, Box::new(Fragile(false)))).freeze();
-    let first = std::thread::scope(|s| s.spawn(|| bus.pio_read(0, &mut [0])).join());
+    let first = std::thread::scope(|s| s.spawn(|| bus.pio_read(0, &mut [0], 0)).join());
     assert!(first.is_err());
     let mut data = [0];
-    assert_eq!(bus.pio_read(0, &mut data), Outcome::None);
+    assert_eq!(bus.pio_read(0, &mut data, 0), Outcome::None);
     assert_eq!(data, [7]);
 }

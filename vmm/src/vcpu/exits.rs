@@ -100,17 +100,17 @@ pub(super) fn decode(
         }
         VcpuExit::IoOut(port, data) => {
             trail.note(Kind::Out, u64::from(port), low_bytes(data));
-            ports(data.chunks(width), |data| vm.bus.pio_write(port, data))
+            ports(data.chunks(width), |data| vm.bus.pio_write(port, data, now.ns))
         }
         VcpuExit::IoIn(port, data) => {
             trail.note(Kind::In, u64::from(port), data.len() as u64);
-            ports(data.chunks_mut(width), |data| vm.bus.pio_read(port, data))
+            ports(data.chunks_mut(width), |data| vm.bus.pio_read(port, data, now.ns))
         }
         VcpuExit::MmioWrite(address, data) => {
             trail.note(Kind::MmioWrite, address, low_bytes(data));
             match apic_offset(apic, address) {
                 Some(offset) => apic.write_mmio(offset, data, now).into(),
-                None => claimed(vm.bus.mmio_write(address, data), address, true),
+                None => claimed(vm.bus.mmio_write(address, data, now.ns), address, true),
             }
         }
         VcpuExit::MmioRead(address, data) => {
@@ -120,7 +120,7 @@ pub(super) fn decode(
                     apic.read_mmio(offset, data, now);
                     Next::Again
                 }
-                None => claimed(vm.bus.mmio_read(address, data), address, false),
+                None => claimed(vm.bus.mmio_read(address, data, now.ns), address, false),
             }
         }
         VcpuExit::IrqWindowOpen => {

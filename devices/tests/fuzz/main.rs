@@ -1,0 +1,38 @@
+//! Random accesses mixed with steps of time, against each controller.
+//!
+//! What a coverage-guided fuzzer would drive, on the stable toolchain: seeded, for `FUZZ_SECS`
+//! seconds each (default 1), each seed a run of its own. A failure names the seed; `FUZZ_SEED=N`
+//! runs that one alone. Owns the loop. Each file is one controller: what a run does, and what must
+//! hold after every step.
+
+#![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// Gives `once` one random stream after another.
+pub fn run(name: &str, once: impl Fn(&mut SmallRng)) {
+    let try_seed = |seed: u64| {
+        let run = AssertUnwindSafe(|| once(&mut SmallRng::seed_from_u64(seed)));
+        catch_unwind(run).unwrap_or_else(|_| panic!("{name}: FUZZ_SEED={seed} fails"));
+    };
+    if let Some(seed) = variable("FUZZ_SEED") {
+        return try_seed(seed);
+    }
+    let limit = Duration::from_secs(variable("FUZZ_SECS").unwrap_or(1));
+    let started = Instant::now();
+    let mut runs = 0_u64;
+    while started.elapsed() < limit {
+        try_seed(rand::rng().random());
+        runs += 1;
+    }
+    assert!(runs > 0, "{name}: not one run in {limit:?}");
+}
