@@ -218,6 +218,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         cpus: 1,
         memory: 16 << 20,
         apic_timer: ApicTimer::Auto,
+        debug: false,
     };
     (config, Sink::Null)
 }

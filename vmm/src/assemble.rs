@@ -20,6 +20,7 @@ use crate::boot::{self, BootError, StateError};
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
+use crate::gdb::rendezvous::Debugger;
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::msr;
@@ -62,6 +63,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Timer modes offered.
     pub apic_timer: ApicTimer,
+    /// A debugger is waited for.
+    pub debug: bool,
 }
 
 /// Why a VM could not be built.
@@ -88,6 +91,9 @@ pub enum BuildError {
         #[source]
         source: kvm_ioctls::Error,
     },
+    /// No descriptor for the debugger.
+    #[error("cannot set up the debugger: {0} (limit: ulimit -n)")]
+    Debugger(#[source] std::io::Error),
     /// The devices' addresses collide.
     #[error("cannot set up devices: {0}")]
     Devices(#[from] BusError),
@@ -156,6 +162,10 @@ pub fn build(
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
     let bus = bus(place.console)?;
+    let debugger = match config.debug {
+        true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
+        false => None,
+    };
     let vm = Arc::new(VmShared::new(Parts {
         name: format!("vm{}", place.id),
         id: place.id,
@@ -165,6 +175,7 @@ pub fn build(
         routing: Routing::new(config.cpus as usize),
         memory: guest_memory,
         fd,
+        debugger,
         ended: place.ended,
     }));
     for index in 0..config.cpus {

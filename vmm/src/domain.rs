@@ -177,6 +177,19 @@ impl Domain {
                 self.tell(vcpu, vcpu.word.request_stop());
             }
         }
+        if let Some(debugger) = &vm.debugger {
+            debugger.disturb();
+        }
+    }
+
+    /// Makes all vCPUs of a VM come to the debugger's rendezvous.
+    pub fn call_for_debugger(&self, vm: &VmShared) {
+        for index in 0..vm.cpus {
+            if let Some(vcpu) = self.vcpu(Slot(vm.first_slot + index)) {
+                self.post(vcpu, Post::Startup);
+                vcpu.thread.kick();
+            }
+        }
     }
 
     /// Carries notices of the hierarchy, caused by `by`, to the threads that they concern.

@@ -17,6 +17,7 @@ use crate::assemble::{self, BuildError, Place, VmConfig};
 use crate::console::{self, Sink};
 use crate::domain::{Domain, DomainError, Policy};
 use crate::event_loop::{EventLoop, EventLoopError};
+use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
 use crate::probe::Facts;
 use crate::signals::Signals;
@@ -188,6 +189,20 @@ impl Fleet {
     pub fn vcpus_of(&self, vm: &VmShared) -> impl Iterator<Item = &Vcpu> {
         let domain = &self.domains[vm.id as usize];
         (0..vm.cpus).filter_map(move |i| domain.vcpu(tmigr::Slot(vm.first_slot + i)))
+    }
+
+    /// Lets debuggers in on a VM that was built to be debugged, until it has ended.
+    ///
+    /// # Errors
+    /// The thread could not be created.
+    pub fn serve_debugger(&mut self, index: usize, listener: Listener) -> io::Result<()> {
+        let vm = &self.vms[index];
+        if let Some(debugger) = &vm.debugger {
+            let domain = Arc::clone(&self.domains[index]);
+            let thread = gdb::serve(listener, Arc::clone(debugger), Arc::clone(vm), domain)?;
+            self.threads.push(thread);
+        }
+        Ok(())
     }
 
     /// The distinct domains.

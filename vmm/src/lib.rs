@@ -17,6 +17,7 @@ pub mod cpuid;
 pub mod domain;
 pub mod event_loop;
 pub mod fleet;
+pub mod gdb;
 pub mod kvm;
 pub mod memory;
 pub mod msr;

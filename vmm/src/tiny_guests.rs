@@ -54,6 +54,7 @@ impl TinyGuests {
             cpus: 1,
             memory: MEMORY_BYTES,
             apic_timer: self.apic_timer,
+            debug: false,
         };
         Ok((config, Sink::Null))
     }

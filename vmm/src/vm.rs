@@ -13,6 +13,7 @@ use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::gdb::rendezvous::Debugger;
 use crate::memory::GuestMemory;
 use crate::vcpu::{Held, Post};
 
@@ -34,6 +35,8 @@ pub struct VmShared {
     pub memory: GuestMemory,
     /// KVM's descriptor; keeps the VM alive.
     pub fd: VmFd,
+    /// Where vCPU threads meet the debugger, if there is one.
+    pub debugger: Option<Arc<Debugger>>,
     /// Written once, by whoever comes first.
     outcome: OnceLock<Outcome>,
     /// vCPU threads that have not ended. AcqRel: the last one reports after all have finished.
@@ -61,6 +64,8 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// See [`VmShared::fd`].
     pub fd: VmFd,
+    /// See [`VmShared::debugger`].
+    pub debugger: Option<Arc<Debugger>>,
     /// Is written when the VM's last vCPU has ended.
     pub ended: Arc<EventFd>,
 }
@@ -69,7 +74,7 @@ impl VmShared {
     /// A VM whose vCPUs are about to start.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { name, id, cpus, first_slot, bus, routing, memory, fd, ended } = parts;
+        let Parts { name, id, cpus, first_slot, bus, routing, memory, fd, debugger, ended } = parts;
         VmShared {
             name,
             id,
@@ -79,6 +84,7 @@ impl VmShared {
             routing,
             memory,
             fd,
+            debugger,
             outcome: OnceLock::new(),
             running: AtomicU32::new(cpus),
             unknown_msrs: AtomicU64::new(0),
@@ -101,9 +107,18 @@ impl VmShared {
     /// A vCPU thread has ended; the last one reports the VM.
     pub fn vcpu_ended(&self) {
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if let Some(debugger) = &self.debugger {
+                debugger.end();
+            }
             // A full counter means that the controller has been told already.
             let _ = self.ended.write(1);
         }
+    }
+
+    /// The debugger, if vCPU `index` is to stop for it.
+    #[must_use]
+    pub fn stopping_debugger(&self, index: u32) -> Option<&Debugger> {
+        self.debugger.as_deref().filter(|debugger| debugger.stopping(index))
     }
 
     /// All vCPUs have ended.

@@ -5,6 +5,7 @@ mod boot;
 mod crash;
 mod density;
 mod ending;
+mod gdb;
 mod many;
 mod qemu;
 mod simulate;

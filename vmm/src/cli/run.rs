@@ -3,6 +3,7 @@
 //! Owns the order of things and what is said about each VM's end. Must not know how VMs run.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::console::Sink;
 use crate::domain::TimerMode;
 use crate::fleet::{Fleet, FleetConfig, Woken};
+use crate::gdb::stream::{Address, Listener};
 use crate::kvm::LARGEST_VM;
 use crate::signals::Signals;
 use crate::vm::{Outcome, VmShared};
@@ -45,6 +47,9 @@ pub(super) struct RunArguments {
     /// End the VMs after this time, with status 6
     #[arg(long, value_parser = values::time_limit, value_name = "SECS")]
     timeout: Option<Duration>,
+    /// Wait for gdb at this socket before the first instruction: PATH or tcp:HOST:PORT
+    #[arg(long, value_name = "SOCKET", conflicts_with = "count")]
+    gdb: Option<Address>,
     /// Start this many VMs, all alike
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     count: u32,
@@ -91,17 +96,21 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         cpus: arguments.cpus,
         memory: arguments.memory,
         apic_timer: arguments.timer.apic_timer,
+        debug: arguments.gdb.is_some(),
     };
+    let listener = arguments.listen()?;
     let mut vms = Vec::new();
     for index in 0..arguments.count {
         vms.push((config.clone(), arguments.sink(index)?));
     }
-    let fleet = FleetConfig {
-        policy: arguments.timer.policy(arguments.timers, &facts),
-        sharing: arguments.timer.share,
-        vms,
-    };
+    let mut policy = arguments.timer.policy(arguments.timers, &facts);
+    // A vCPU that is debugged is run by its own thread alone.
+    policy.inline &= listener.is_none();
+    let fleet = FleetConfig { policy, sharing: arguments.timer.share, vms };
     let mut fleet = Fleet::launch(&host, &facts, fleet).map_err(Failure::input)?;
+    if let Some(listener) = listener {
+        fleet.serve_debugger(0, listener).map_err(Failure::guest)?;
+    }
     let watched = fleet.watch_signals(&signals);
     let ended_by = match watched {
         Ok(()) => wait(&fleet, &mut signals, arguments.timeout),
@@ -124,6 +133,18 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
 }
 
 impl RunArguments {
+    /// The socket that a debugger connects to.
+    fn listen(&self) -> Result<Option<Listener>, Failure> {
+        let Some(address) = &self.gdb else { return Ok(None) };
+        Listener::bind(address).map(Some).map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "remove it or name another",
+                _ => "name a socket that can be created",
+            };
+            Failure::input(format!("--gdb {address}: {error}; {advice}"))
+        })
+    }
+
     fn sink(&self, index: u32) -> Result<Sink, Failure> {
         let Some(path) = &self.serial else {
             let prefix = if self.count > 1 { format!("vm{index}: ") } else { String::new() };

@@ -70,6 +70,7 @@ impl Guests {
                 cpus: 1,
                 memory: MEMORY_BYTES,
                 apic_timer: self.tiny.apic_timer,
+                debug: false,
             };
             Ok::<_, LaunchError>((config, Sink::Null))
         };

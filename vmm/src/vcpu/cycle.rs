@@ -45,6 +45,9 @@ pub(super) enum Leave {
 pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave {
     loop {
         w.vcpu.thread.clear_attention();
+        if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
+            debugger.wait(held);
+        }
         if let Some(leave) = control(w, held, role) {
             return leave;
         }
@@ -130,6 +133,7 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
         Next::Halt => held.halted = true,
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
         Next::Routing => route(held),
+        Next::Debug(reason) => w.meet_debugger(held.vcpu, reason),
         Next::End(outcome) => w.end_vm(held.vcpu, outcome),
         Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(held, cause)),
     }

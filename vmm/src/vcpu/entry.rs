@@ -42,6 +42,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
     grant_eoi(&vcpu.vm.memory, &mut core.apic);
     let called = vcpu.word.load().attention()
+        || vcpu.vm.stopping_debugger(vcpu.index).is_some()
         || w.vcpu.thread.attention()
         || (role != Role::Home && w.vcpu.word.load().attention());
     if called || !w.arm(core, role, clock::now_ns()) {

@@ -8,6 +8,7 @@ use devices::bus;
 use devices::time::Moment;
 use kvm_ioctls::{ReadMsrExit, VcpuExit, WriteMsrExit};
 
+use crate::gdb::rendezvous::Reason;
 use crate::trail::{Kind, Trail};
 use crate::vm::{CrashCause, Outcome, VmShared};
 
@@ -18,6 +19,8 @@ const KVM_PV_EOI: u32 = 0x4b56_4d04;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 const APIC_PAGE: u64 = 0x1000;
+/// DR6: which breakpoints were met (SDM vol. 3B, 18.2.3).
+const DR6_BREAKPOINTS: u64 = 0xf;
 
 /// What to do after an exit.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) enum Next {
     Ipi(Ipi),
     /// The APIC can be reached under another address from now on.
     Routing,
+    /// A breakpoint, or the end of a step.
+    Debug(Reason),
     /// The guest ended its VM.
     End(Outcome),
     /// The vCPU cannot go on.
@@ -128,6 +133,10 @@ pub(super) fn decode(
             Next::Again
         }
         VcpuExit::SetTpr | VcpuExit::Intr => Next::Again,
+        VcpuExit::Debug(met) => {
+            let breakpoint = met.dr6 & DR6_BREAKPOINTS != 0;
+            Next::Debug(if breakpoint { Reason::Breakpoint } else { Reason::Step })
+        }
         other => {
             trail.note(Kind::Other, 0, 0);
             Next::Crash(failure(&other))

@@ -24,6 +24,7 @@ use super::lead::Lead;
 use super::{Core, Held, Share, State, Stats, Turns, Vcpu, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
+use crate::gdb::rendezvous::Reason;
 use crate::vm::{self, Outcome, VmShared};
 
 /// Enough for the run loop and a crash report; a thread's stack is the larger part of what an idle
@@ -359,6 +360,14 @@ impl<'a> Worker<'a> {
             {
                 self.domain.post(vcpu, why);
             }
+        }
+    }
+
+    /// `vcpu` met a breakpoint: the others of its VM stop, too.
+    pub(super) fn meet_debugger(&self, vcpu: &Vcpu, reason: Reason) {
+        if let Some(debugger) = &vcpu.vm.debugger {
+            debugger.met(vcpu.index, reason);
+            self.domain.call_for_debugger(&vcpu.vm);
         }
     }
 

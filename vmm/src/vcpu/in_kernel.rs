@@ -15,7 +15,11 @@ use crate::vm::{CrashCause, Outcome};
 pub(super) fn live(w: &mut Worker<'_>) {
     let Some(mut held) = w.vcpu.take_waking() else { return };
     while !held.vcpu.word.load().stop() {
+        if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
+            debugger.wait(&mut held);
+        }
         match enter(w, &mut held) {
+            Next::Debug(reason) => w.meet_debugger(held.vcpu, reason),
             Next::Again | Next::Fault | Next::Halt | Next::Ipi(_) | Next::Routing => {}
             Next::End(outcome) => w.end_vm(held.vcpu, outcome),
             Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(&mut held, cause)),
@@ -29,7 +33,7 @@ fn enter(w: &Worker<'_>, held: &mut Held<'_>) -> Next {
     let core: &mut Core = &mut *held;
     // SAFETY: the caller holds the run word, and `entry` is dropped before it is given up.
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
-    if vcpu.word.load().stop() {
+    if vcpu.word.load().stop() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
         return Next::Again;
     }
     let result = core.fd.run();
