@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
 mod ioapic;
+mod pic;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};

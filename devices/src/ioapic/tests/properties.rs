@@ -25,15 +25,16 @@ fn step() -> impl Strategy<Value = Step> {
     let vector = || 0x30_u8..0x33;
     let value = (vector(), 0_u32..16, any::<[bool; 5]>()).prop_map(|(vector, mode, bits)| {
         let [masked, level, logical, remote_irr, polarity] = bits;
+        let set = |on: bool, bits: u32| if on { bits } else { 0 };
         // Half of the entries are of the modes that can be level-triggered.
         let mode = if mode < 8 { mode } else { mode & 1 };
         u32::from(vector)
             | mode << 8
-            | u32::from(masked) * MASK
-            | u32::from(level) * LEVEL
-            | u32::from(logical) * LOGICAL
-            | u32::from(remote_irr) * (REMOTE_IRR | DELIVERY_STATUS)
-            | u32::from(polarity) * LOW_POLARITY
+            | set(masked, MASK)
+            | set(level, LEVEL)
+            | set(logical, LOGICAL)
+            | set(remote_irr, REMOTE_IRR | DELIVERY_STATUS)
+            | set(polarity, LOW_POLARITY)
     });
     prop_oneof![
         8 => (pin(), value).prop_map(|(pin, value)| Step::Low { pin, value }),

@@ -1,6 +1,7 @@
 mod initialisation;
 mod lines;
 mod modes;
+mod properties;
 mod service;
 
 use super::*;
