@@ -15,5 +15,7 @@ pub mod apic;
 pub mod bus;
 pub mod debug_exit;
 pub mod i8042;
+pub mod ioapic;
+pub mod pic;
 pub mod serial;
 pub mod time;
