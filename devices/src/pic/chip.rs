@@ -48,7 +48,7 @@ pub(super) struct Chip {
     elcr_writable: u8,
     /// Inputs that are high.
     lines: u8,
-    /// Inputs that have risen since their last acknowledgement.
+    /// Inputs that have risen since their last acknowledgement, whether or not they fell again.
     edges: u8,
     imr: u8,
     isr: u8,
@@ -105,7 +105,6 @@ impl Chip {
         let bit = 1 << (ir & 7);
         if !high {
             self.lines &= !bit;
-            self.edges &= !bit;
         } else if self.lines & bit == 0 {
             self.lines |= bit;
             self.edges |= bit;

@@ -71,7 +71,10 @@ fn icw1_in_mid_use_starts_afresh() {
     pic.write(FIRST, POLL);
     initialise(&mut pic, FIRST, 0);
     assert_eq!(pic.read(FIRST_DATA), 0, "neither a mask nor a poll");
-    assert_eq!(pic.read(FIRST), 0, "IRR is read, and a high line needs a new edge");
+    assert_eq!(pic.read(FIRST), 0, "a high line needs a new edge");
+    pulse(&mut pic, 1);
+    assert_eq!(pic.read(FIRST), 2, "IRR is read");
+    pic.set_line(1, false);
     assert_eq!(isr(&mut pic, FIRST), 0);
     pic.set_line(0, true);
     pulse(&mut pic, 7);
@@ -83,13 +86,15 @@ fn icw1_in_mid_use_starts_afresh() {
 
 #[test]
 fn without_icw4_its_modes_are_off() {
-    let mut pic = in_modes(AEOI, 0);
+    let mut pic = in_modes(AEOI | SFNM, 0);
     pic.write(FIRST, 0x10);
     pic.write(FIRST_DATA, 0x30);
     pic.write(FIRST_DATA, 0x04);
-    pic.set_line(1, true);
-    assert_eq!(pic.acknowledge(), 0x31);
-    assert_eq!(isr(&mut pic, FIRST), 2);
+    pic.set_line(12, true);
+    assert_eq!(served(&mut pic), [0x3c]);
+    assert_eq!(isr(&mut pic, FIRST), 4);
+    pic.set_line(9, true);
+    assert!(!pic.intr());
 }
 
 #[test]
@@ -98,8 +103,20 @@ fn one_chip_is_initialised_without_the_other() {
     pic.set_line(12, true);
     pic.write(SECOND, 0x11);
     assert!(!pic.intr());
+    assert!(pic.edge_matters(0) && !pic.edge_matters(8));
     pic.set_line(4, true);
     assert_eq!(served(&mut pic), [0x34]);
+}
+
+#[test]
+fn the_second_chip_is_not_heard_before_the_first_is_initialised() {
+    let mut pic = PicPair::new();
+    initialise(&mut pic, SECOND, 0);
+    assert!(!pic.edge_matters(8));
+    pic.set_line(8, true);
+    assert!(!pic.intr());
+    initialise(&mut pic, FIRST, 0);
+    assert_eq!(served(&mut pic), [0x38]);
 }
 
 #[test]
@@ -109,10 +126,12 @@ fn reset_restores_power_up_but_keeps_the_lines() {
     pic.write(SECOND_ELCR, 0xde);
     pic.set_line(0, true);
     pic.set_line(5, true);
+    pic.set_line(12, true);
     assert_eq!(pic.acknowledge(), 0x30);
     pic.write(FIRST_DATA, 0xff);
     pic.write(FIRST, POLL);
     pic.reset();
+    assert_eq!(pic.read(FIRST), 0);
     assert_eq!((pic.read(FIRST_ELCR), pic.read(SECOND_ELCR)), (0, 0));
     assert_eq!(pic.read(FIRST_DATA), 0);
     assert_eq!((irr(&mut pic, FIRST), isr(&mut pic, FIRST)), (0, 0));
