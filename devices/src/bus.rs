@@ -31,8 +31,14 @@ pub enum Outcome {
     None,
     /// The guest ends its VM with this value (debug-exit port).
     Exit(u32),
-    /// The guest resets the machine (i8042).
+    /// The guest resets the machine.
     Reset,
+    /// The guest powers the machine off.
+    PowerOff,
+    /// The device gives an edge on this ISA interrupt line.
+    Edge(u8),
+    /// The chipset has errands ([`crate::chipset::Board::take_errand`]).
+    Errands,
     /// No device is there. A read has returned all ones.
     Unclaimed,
 }

@@ -11,11 +11,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acpi_pm;
 pub mod apic;
 pub mod bus;
+pub mod chipset;
 pub mod debug_exit;
 pub mod i8042;
 pub mod ioapic;
 pub mod pic;
+pub mod pit;
+pub mod rtc;
 pub mod serial;
 pub mod time;

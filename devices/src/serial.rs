@@ -1,9 +1,8 @@
 //! The serial port: a 16550A at eight I/O ports.
 //!
 //! Owns the UART's registers (the state machine is `vm-superio`'s) and the writer that takes its
-//! output. Must not know where the output goes. There is no interrupt line: the port's interrupt
-//! requests are dropped, so a guest polls (a driver that waits for the transmit interrupt finds the
-//! transmitter always empty when its time-out makes it look).
+//! output. Must not know where the output goes, nor the interrupt controllers: a request of the
+//! UART is an edge on its ISA line ([`Outcome::Edge`]).
 //!
 //! | threat | answer |
 //! |---|---|
@@ -15,6 +14,7 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
@@ -24,13 +24,16 @@ use crate::bus::{Device, Outcome};
 /// The ports of the first serial port of a PC (COM1).
 pub const COM1: RangeInclusive<u16> = 0x3f8..=0x3ff;
 
-/// The interrupt line that is not there.
-struct NoLine;
+/// The interrupt line: whether the UART has asked for an edge since it was looked at.
+#[derive(Default)]
+struct Line(AtomicBool);
 
-impl Trigger for NoLine {
+impl Trigger for Line {
     type E = Infallible;
 
     fn trigger(&self) -> Result<(), Infallible> {
+        // The port's owner writes and reads it; it is atomic for `&self` alone.
+        self.0.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -39,14 +42,20 @@ impl Trigger for NoLine {
 ///
 /// The writer is called from the vCPU's thread for every byte, and flushed, so it must not block.
 pub struct SerialPort<W: Write + Send> {
-    uart: Serial<NoLine, NoEvents, W>,
+    uart: Serial<Line, NoEvents, W>,
+    irq: u8,
 }
 
 impl<W: Write + Send> SerialPort<W> {
-    /// A port after reset.
+    /// A port after reset, whose interrupts come on this ISA line.
     #[must_use]
-    pub fn new(out: W) -> Self {
-        SerialPort { uart: Serial::new(NoLine, out) }
+    pub fn new(out: W, irq: u8) -> Self {
+        SerialPort { uart: Serial::new(Line::default(), out), irq }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let asked = self.uart.interrupt_evt().0.swap(false, Ordering::Relaxed);
+        if asked { Outcome::Edge(self.irq) } else { Outcome::None }
     }
 
     /// The output's writer.
@@ -67,7 +76,7 @@ impl<W: Write + Send> Device for SerialPort<W> {
         for (i, byte) in data.iter_mut().enumerate() {
             *byte = register(offset, i).map_or(0xff, |at| self.uart.read(at));
         }
-        Outcome::None
+        self.outcome()
     }
 
     fn write(&mut self, offset: u64, data: &[u8], _now: u64) -> Outcome {
@@ -77,7 +86,7 @@ impl<W: Write + Send> Device for SerialPort<W> {
                 let _ = self.uart.write(at, *byte);
             }
         }
-        Outcome::None
+        self.outcome()
     }
 }
 
@@ -103,7 +112,7 @@ mod tests {
 
     #[test]
     fn bytes_written_come_out_in_order() {
-        let mut port = SerialPort::new(Vec::new());
+        let mut port = SerialPort::new(Vec::new(), 4);
         for byte in b"tick\n" {
             write(&mut port, DATA, &[*byte]);
         }
@@ -112,7 +121,7 @@ mod tests {
 
     #[test]
     fn transmitter_is_always_empty() {
-        let mut port = SerialPort::new(Vec::new());
+        let mut port = SerialPort::new(Vec::new(), 4);
         assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60);
         write(&mut port, DATA, b"x");
         assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60);
@@ -120,7 +129,7 @@ mod tests {
 
     #[test]
     fn wide_access_touches_consecutive_registers_and_none_beyond_the_last() {
-        let mut port = SerialPort::new(Vec::new());
+        let mut port = SerialPort::new(Vec::new(), 4);
         write(&mut port, SCRATCH, &[0x5a, 1, 2, 3]);
         let mut data = [0; 4];
         assert_eq!(port.read(SCRATCH, &mut data, 0), Outcome::None);
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn offset_at_the_end_of_all_numbers_is_harmless() {
-        let mut port = SerialPort::new(Vec::new());
+        let mut port = SerialPort::new(Vec::new(), 4);
         let mut data = [0; 2];
         assert_eq!(port.read(u64::MAX, &mut data, 0), Outcome::None);
         write(&mut port, u64::MAX, &[1, 2]);
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn loop_back_returns_what_was_sent_and_holds_a_bounded_number_of_bytes() {
-        let mut port = SerialPort::new(Vec::new());
+        let mut port = SerialPort::new(Vec::new(), 4);
         write(&mut port, MODEM_CONTROL, &[0x10]);
         for i in 0..=255 {
             write(&mut port, DATA, &[i]);
@@ -167,8 +176,19 @@ mod tests {
 
     #[test]
     fn failing_writer_loses_bytes_without_the_guest_noticing() {
-        let mut port = SerialPort::new(Broken);
+        let mut port = SerialPort::new(Broken, 4);
         write(&mut port, DATA, b"x");
         assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60);
+    }
+
+    #[test]
+    fn transmitter_that_is_empty_asks_for_an_edge_when_enabled() {
+        let mut port = SerialPort::new(Vec::new(), 4);
+        write(&mut port, DATA, b"x");
+        assert_eq!(port.write(1, &[2], 0), Outcome::Edge(4));
+        assert_eq!(read(&mut port, 2) & 0xf, 2, "the reason, which reading ends");
+        assert_eq!(port.write(DATA, b"y", 0), Outcome::Edge(4));
+        assert_eq!(port.write(1, &[0], 0), Outcome::None);
+        assert_eq!(port.write(DATA, b"z", 0), Outcome::None);
     }
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use devices::apic::{ApicConfig, LocalApic, Routing};
 use devices::bus::{Bus, BusBuilder, BusError};
+use devices::chipset::{Board, ChipsetConfig, SERIAL_IRQ};
 use devices::debug_exit::{self, DebugExit};
 use devices::i8042::{self, I8042};
+use devices::rtc::RtcConfig;
 use devices::serial::{self, SerialPort};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::VmFd;
@@ -17,6 +19,7 @@ use tmigr::Slot;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::{self, BootError, StateError};
+use crate::clock;
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
@@ -161,7 +164,8 @@ pub fn build(
     )?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
-    let bus = bus(place.console)?;
+    let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
+    let bus = bus(place.console, &board)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
@@ -172,6 +176,8 @@ pub fn build(
         cpus: config.cpus,
         first_slot: place.first_slot,
         bus,
+        board,
+        user_apic,
         routing: Routing::new(config.cpus as usize),
         memory: guest_memory,
         fd,
@@ -236,10 +242,29 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
-fn bus(console: ConsoleWriter) -> Result<Bus, BusError> {
+fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
     let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console)))?
+        .pio(serial::COM1, Box::new(SerialPort::new(console, SERIAL_IRQ)))?
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
-        .pio(i8042::PORTS, Box::new(I8042))?;
-    Ok(bus.freeze())
+        .pio(i8042::DATA, Box::new(I8042::Data))?
+        .pio(i8042::COMMAND, Box::new(I8042::Command))?;
+    Ok(board.attach(bus)?.freeze())
+}
+
+/// `low`: bytes of memory below 4 GiB.
+fn chipset(config: &VmConfig, low: u64, user_apic: bool) -> ChipsetConfig {
+    let start_ns = clock::now_ns();
+    ChipsetConfig {
+        ioapic_id: boot::mptable::IO_APIC_ID,
+        rtc: RtcConfig {
+            host_ns: start_ns,
+            unix_ns: clock::unix_ns(),
+            low_memory: low,
+            high_memory: config.memory.saturating_sub(low),
+            least_period_ns: LEAST_PERIOD_NS,
+        },
+        start_ns,
+        least_period_ns: LEAST_PERIOD_NS,
+        external_controllers: !user_apic,
+    }
 }

@@ -21,7 +21,7 @@ use vmm_sys_util::ioctl_iow_nr;
 use crate::clock;
 use crate::kvm::KvmError;
 
-use request::KVM_GET_DEVICE_ATTR;
+use request::{KVM_GET_DEVICE_ATTR, KVM_SET_DEVICE_ATTR};
 
 /// The macro makes public functions of no interest outside.
 mod request {
@@ -29,11 +29,13 @@ mod request {
 
     use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
 
+    ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
     ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 }
 
 /// SDM vol. 4, table 2-2.
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
+const IA32_TSC_ADJUST: u32 = 0x3b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 /// KVM's MSR documentation, "MSR_KVM_PV_EOI_EN".
 const KVM_PV_EOI: u32 = 0x4b56_4d04;
@@ -50,12 +52,15 @@ pub fn enable_user_space_msrs(vm: &VmFd) -> Result<(), KvmError> {
     vm.enable_cap(&cap)
         .map_err(|source| KvmError::Refused { what: "user-space MSR handling", source })?;
     let denied = [0u8];
-    let ours = [IA32_TSC_DEADLINE, KVM_PV_EOI].map(|base| MsrFilterRange {
-        flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
-        base,
-        msr_count: 1,
-        bitmap: &denied,
-    });
+    let both = MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE;
+    // KVM answers reads of the TSC's registers; writes move the APIC's deadlines.
+    let ours = [
+        (IA32_TSC_DEADLINE, both),
+        (KVM_PV_EOI, both),
+        (IA32_TIME_STAMP_COUNTER, MsrFilterRangeFlags::WRITE),
+        (IA32_TSC_ADJUST, MsrFilterRangeFlags::WRITE),
+    ]
+    .map(|(base, flags)| MsrFilterRange { flags, base, msr_count: 1, bitmap: &denied });
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ours)
         .map_err(|source| KvmError::Refused { what: "an MSR filter", source })
 }
@@ -78,6 +83,62 @@ pub fn tsc_offset(vcpu: &VcpuFd) -> u64 {
     if rc == 0 { offset } else { measured_offset(vcpu) }
 }
 
+/// How a guest moves its TSC (SDM vol. 3B, 19.17.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TscMove {
+    /// A write to IA32_TIME_STAMP_COUNTER: the counter goes on from this value.
+    Counter(u64),
+    /// A write to IA32_TSC_ADJUST: what was added to the counter since reset is this.
+    Adjust(u64),
+}
+
+impl TscMove {
+    /// What a write to an MSR is, if it is one of the two.
+    #[must_use]
+    pub fn from_msr(index: u32, value: u64) -> Option<Self> {
+        match index {
+            IA32_TIME_STAMP_COUNTER => Some(TscMove::Counter(value)),
+            IA32_TSC_ADJUST => Some(TscMove::Adjust(value)),
+            _ => None,
+        }
+    }
+
+    /// The new offset and the new value of IA32_TSC_ADJUST, modulo 2^64.
+    #[must_use]
+    pub fn apply(self, offset: u64, adjust: u64, host_tsc: u64) -> (u64, u64) {
+        let moved = match self {
+            TscMove::Counter(value) => value.wrapping_sub(host_tsc).wrapping_sub(offset),
+            TscMove::Adjust(value) => value.wrapping_sub(adjust),
+        };
+        (offset.wrapping_add(moved), adjust.wrapping_add(moved))
+    }
+}
+
+/// Gives a vCPU another TSC offset and value of IA32_TSC_ADJUST.
+///
+/// # Errors
+/// KVM has no attribute for the offset (before Linux 5.16), or refuses it.
+pub fn set_tsc(vcpu: &VcpuFd, offset: u64, adjust: u64) -> Result<(), kvm_ioctls::Error> {
+    let attribute = kvm_device_attr {
+        flags: 0,
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: &raw const offset as u64,
+    };
+    // SAFETY: `addr` is a u64 that outlives the call, as this attribute wants it.
+    let rc = unsafe { ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_DEVICE_ATTR(), &attribute) };
+    if rc != 0 {
+        return Err(kvm_ioctls::Error::last());
+    }
+    // Written from here it is what the guest reads, and moves nothing.
+    let entry = kvm_msr_entry { index: IA32_TSC_ADJUST, data: adjust, ..Default::default() };
+    if let Ok(msrs) = Msrs::from_entries(&[entry]) {
+        // A guest without this register (CPUID.7:EBX[1]) cannot read it either.
+        let _ = vcpu.set_msrs(&msrs);
+    }
+    Ok(())
+}
+
 fn measured_offset(vcpu: &VcpuFd) -> u64 {
     let entry = kvm_msr_entry { index: IA32_TIME_STAMP_COUNTER, ..Default::default() };
     let Ok(mut msrs) = Msrs::from_entries(&[entry]) else { return 0 };
@@ -93,4 +154,22 @@ fn measured_offset(vcpu: &VcpuFd) -> u64 {
         }
     }
     best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_and_adjust_move_together() {
+        let moved = TscMove::Counter(5_000).apply(100, 7, 1_000);
+        assert_eq!(moved, (4_000, 7 + 3_900));
+        assert_eq!(TscMove::Adjust(7).apply(moved.0, moved.1, 2_000), (100, 7));
+    }
+
+    #[test]
+    fn moves_wrap() {
+        let (offset, adjust) = TscMove::Counter(0).apply(0, 0, 10);
+        assert_eq!((offset, adjust), (10_u64.wrapping_neg(), 10_u64.wrapping_neg()));
+    }
 }

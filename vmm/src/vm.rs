@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use devices::apic::{DeliveryMode, Inbox, Ipi, Routing};
 use devices::bus::Bus;
+use devices::chipset::Board;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
@@ -29,6 +30,10 @@ pub struct VmShared {
     pub first_slot: u32,
     /// Ports and device memory.
     pub bus: Bus,
+    /// Interrupt controllers, PIT and clock.
+    pub board: Arc<Board>,
+    /// The local APICs are in user space, not in KVM.
+    pub user_apic: bool,
     /// Which vCPU an interrupt destination means.
     pub routing: Routing,
     /// Guest RAM, mapped as long as this lives.
@@ -58,6 +63,10 @@ pub struct Parts {
     pub first_slot: u32,
     /// See [`VmShared::bus`].
     pub bus: Bus,
+    /// See [`VmShared::board`].
+    pub board: Arc<Board>,
+    /// See [`VmShared::user_apic`].
+    pub user_apic: bool,
     /// See [`VmShared::routing`].
     pub routing: Routing,
     /// See [`VmShared::memory`].
@@ -74,13 +83,28 @@ impl VmShared {
     /// A VM whose vCPUs are about to start.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { name, id, cpus, first_slot, bus, routing, memory, fd, debugger, ended } = parts;
+        let Parts {
+            name,
+            id,
+            cpus,
+            first_slot,
+            bus,
+            board,
+            user_apic,
+            routing,
+            memory,
+            fd,
+            debugger,
+            ended,
+        } = parts;
         VmShared {
             name,
             id,
             cpus,
             first_slot,
             bus,
+            board,
+            user_apic,
             routing,
             memory,
             fd,
@@ -142,7 +166,11 @@ impl VmShared {
 #[must_use]
 pub fn put(inbox: &Inbox, ipi: &Ipi) -> Option<Post> {
     match ipi.mode {
+        DeliveryMode::Fixed | DeliveryMode::LowestPriority if ipi.level => {
+            inbox.post_level(ipi.vector);
+        }
         DeliveryMode::Fixed | DeliveryMode::LowestPriority => inbox.post(ipi.vector),
+        DeliveryMode::ExtInt => inbox.post_extint(),
         DeliveryMode::Nmi => inbox.post_nmi(),
         DeliveryMode::Init => {
             inbox.post_init();
@@ -227,6 +255,8 @@ pub struct Crash {
     pub registers: String,
     /// The last exits, one a line, oldest first.
     pub trail: String,
+    /// The local APIC's registers, a few lines; empty where KVM has it.
+    pub apic: String,
 }
 
 /// How a VM ended.
@@ -293,6 +323,7 @@ impl Outcome {
             rip: regs.rip,
             registers,
             trail: held.trail.to_string(),
+            apic: held.apic_report(),
         }))
     }
 

@@ -123,6 +123,7 @@ impl LocalApic {
                     self.icr & u64::from(u32::MAX) | u64::from(value & icr::HIGH_WRITABLE) << 32;
                 Effect::None
             }
+            regs::EOI => self.end_of_interrupt(),
             _ if self.write_common(register, value, now) => Effect::None,
             _ => {
                 if !self.exists_read_only(register) {
@@ -173,6 +174,9 @@ impl LocalApic {
         if !self.legal_in_x2apic(register, value) {
             return Err(GeneralProtection);
         }
+        if register == regs::EOI {
+            return Ok(self.end_of_interrupt());
+        }
         if register == regs::SELF_IPI {
             return Ok(self.carry_out(icr::self_ipi(value as u8)));
         }
@@ -202,7 +206,7 @@ impl LocalApic {
     /// Reads a register that both modes have and show alike.
     fn read_common(&mut self, register: u32, now: Moment) -> Option<u32> {
         if let Some(entry) = Entry::from_register(register) {
-            return Some(self.lvt.get(entry));
+            return Some(self.lvt.get(entry) | u32::from(self.remote_irr(entry)) << 14);
         }
         match register {
             regs::VERSION => Some(regs::VERSION_VALUE),
@@ -235,7 +239,6 @@ impl LocalApic {
         }
         match register {
             regs::TPR => self.tpr = value as u8,
-            regs::EOI => self.end_of_interrupt(),
             regs::SVR => {
                 self.advance(now);
                 self.svr = value & regs::SVR_WRITABLE;

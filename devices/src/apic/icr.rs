@@ -29,6 +29,8 @@ pub enum DeliveryMode {
     InitDeassert,
     /// Start-up; the vector is the number of the 4 KiB page to start at.
     Sipi,
+    /// An external interrupt: the processor asks the PIC for the vector. From an I/O APIC alone.
+    ExtInt,
 }
 
 /// Whom an inter-processor interrupt is for.
@@ -71,6 +73,8 @@ pub struct Ipi {
     pub vector: u8,
     /// Whom it is for.
     pub target: Target,
+    /// Level-triggered: its end is told to the I/O APICs. What the ICR sends never is.
+    pub level: bool,
 }
 
 /// What a write to the ICR comes to.
@@ -110,7 +114,7 @@ pub(super) fn command(icr: u64, x2apic: bool) -> Command {
         Target::All => matches!(mode, DeliveryMode::Fixed | DeliveryMode::InitDeassert),
         Target::AllButSelf | Target::Physical { .. } | Target::Logical { .. } => true,
     };
-    if valid { Command::Send(Ipi { mode, vector, target }) } else { Command::Nothing }
+    if valid { Command::Send(Ipi { mode, vector, target, level: false }) } else { Command::Nothing }
 }
 
 /// A write to the self IPI register (SDM 12.12.11).
@@ -118,7 +122,7 @@ pub(super) fn self_ipi(vector: u8) -> Command {
     if vector < FIRST_LEGAL_VECTOR {
         return Command::IllegalVector;
     }
-    Command::Send(Ipi { mode: DeliveryMode::Fixed, vector, target: Target::OnlySelf })
+    Command::Send(Ipi { mode: DeliveryMode::Fixed, vector, target: Target::OnlySelf, level: false })
 }
 
 fn delivery_mode(icr: u64) -> Option<DeliveryMode> {

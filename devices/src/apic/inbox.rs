@@ -6,7 +6,7 @@
 //!
 //! | variable | writer | reader | ordering | pairs with |
 //! |---|---|---|---|---|
-//! | `vectors` | any poster (`fetch_or`, release) | the holder (`swap`, acquire) | what the poster wrote to guest memory before is visible to the guest that takes the interrupt | the other |
+//! | `vectors`, `levels` | any poster (`fetch_or`, release) | the holder (`swap`, acquire) | what the poster wrote to guest memory before is visible to the guest that takes the interrupt | the other |
 //! | `events` | any poster (exchange, release) | the holder (`swap`, acquire) | the same | the other |
 //!
 //! The holder's first look is a relaxed load: it may miss a post that is under way, whose poster
@@ -25,11 +25,16 @@ const SIPI: u32 = 1 << 8;
 const NMI: u32 = 1 << 9;
 const INIT: u32 = 1 << 10;
 const TIMER: u32 = 1 << 11;
+const EXTINT: u32 = 1 << 12;
+const LEVEL: u32 = 1 << 13;
 
 /// The inbox of one local APIC.
 #[derive(Debug, Default)]
 pub struct Inbox {
+    /// Edge-triggered interrupts.
     vectors: [AtomicU64; 4],
+    /// Level-triggered ones.
+    levels: [AtomicU64; 4],
     events: AtomicU32,
 }
 
@@ -46,6 +51,8 @@ pub struct Pulled {
     pub sipi: Option<u8>,
     /// Somebody found this APIC's timer due: [`super::LocalApic::advance`] is to be called.
     pub timer: bool,
+    /// An external interrupt was posted. [`super::LocalApic::pull`] has noted it.
+    pub extint: bool,
 }
 
 impl Inbox {
@@ -58,6 +65,18 @@ impl Inbox {
     /// Posts an edge-triggered interrupt. Vectors below 16 are noted in the receiver's ESR.
     pub fn post(&self, vector: u8) {
         self.vectors[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Release);
+    }
+
+    /// Posts a level-triggered interrupt, the same way.
+    pub fn post_level(&self, vector: u8) {
+        self.levels[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Release);
+        // So that a look at the events alone tells that there is one.
+        self.events.fetch_or(LEVEL, Ordering::Release);
+    }
+
+    /// Posts an external interrupt.
+    pub fn post_extint(&self) {
+        self.events.fetch_or(EXTINT, Ordering::Release);
     }
 
     /// Posts an NMI.
@@ -83,29 +102,26 @@ impl Inbox {
         self.events.fetch_or(TIMER, Ordering::Release);
     }
 
-    /// Takes the vectors, 64 in a word, lowest first.
+    /// Takes the edge-triggered vectors, 64 in a word, lowest first.
     pub(super) fn take_vectors(&self) -> [u64; 4] {
-        std::array::from_fn(|i| {
-            let word = &self.vectors[i];
-            match word.load(Ordering::Relaxed) {
-                0 => 0,
-                _ => word.swap(0, Ordering::Acquire),
-            }
-        })
+        self.vectors.each_ref().map(take)
     }
 
-    /// Takes the rest.
-    pub(super) fn take_events(&self) -> Pulled {
+    /// Takes the rest: the level-triggered vectors, and what is no vector.
+    pub(super) fn take_events(&self) -> ([u64; 4], Pulled) {
         let events = match self.events.load(Ordering::Relaxed) {
             0 => 0,
             _ => self.events.swap(0, Ordering::Acquire),
         };
-        Pulled {
+        let levels = if events & LEVEL == 0 { [0; 4] } else { self.levels.each_ref().map(take) };
+        let pulled = Pulled {
             nmi: events & NMI != 0,
             init: events & INIT != 0,
             sipi: (events & SIPI != 0).then_some((events & SIPI_VECTOR) as u8),
             timer: events & TIMER != 0,
-        }
+            extint: events & EXTINT != 0,
+        };
+        (levels, pulled)
     }
 
     fn change(&self, next: impl Fn(u32) -> u32) {
@@ -118,5 +134,12 @@ impl Inbox {
         ) {
             seen = now;
         }
+    }
+}
+
+fn take(word: &AtomicU64) -> u64 {
+    match word.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => word.swap(0, Ordering::Acquire),
     }
 }

@@ -1,9 +1,9 @@
 //! The local vector table.
 //!
-//! Owns its six entries, their writable bits, and the rule that a software-disabled APIC masks them
+//! Owns its seven entries, their writable bits, and the rule that a software-disabled APIC masks them
 //! all (SDM 12.4.7.2, 12.5.1). Must not know when an entry's source fires.
 
-use super::regs::{LVT_FIRST, LVT_LAST};
+use super::regs::{LVT_CMCI, LVT_FIRST, LVT_LAST};
 use super::timer::Mode;
 
 const MASKED: u32 = 1 << 16;
@@ -11,6 +11,12 @@ const TIMER_PERIODIC: u32 = 1 << 17;
 const TIMER_DEADLINE: u32 = 1 << 18;
 /// Delivery status and remote IRR: read-only, always zero here.
 const READ_ONLY: u32 = 1 << 12 | 1 << 14;
+
+const MODE_SHIFT: u32 = 8;
+const FIXED: u32 = 0b000;
+const NMI: u32 = 0b100;
+const EXTINT: u32 = 0b111;
+const LEVEL: u32 = 1 << 15;
 
 /// Vector, mask.
 const VECTOR_AND_MASK: u32 = 0x0001_00ff;
@@ -28,6 +34,7 @@ pub(super) enum Entry {
     Lint0 = 3,
     Lint1 = 4,
     Error = 5,
+    Cmci = 6,
 }
 
 impl Entry {
@@ -41,28 +48,50 @@ impl Entry {
     ];
 
     pub(super) fn from_register(register: u32) -> Option<Entry> {
-        (LVT_FIRST..=LVT_LAST)
-            .contains(&register)
-            .then(|| Entry::ALL[(register - LVT_FIRST) as usize])
+        match register {
+            LVT_CMCI => Some(Entry::Cmci),
+            LVT_FIRST..=LVT_LAST => Some(Entry::ALL[(register - LVT_FIRST) as usize]),
+            _ => None,
+        }
     }
+}
+
+/// What a pin does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pin {
+    /// Nothing: masked, or a mode that this processor has no use for (SMI, INIT, reserved).
+    Masked,
+    /// Requests the vector.
+    Fixed { vector: u8, level: bool },
+    /// A non-maskable interrupt.
+    Nmi,
+    /// The PIC has the vector.
+    ExtInt,
 }
 
 /// The table.
 #[derive(Clone, Debug)]
 pub(super) struct Lvt {
-    entries: [u32; 6],
+    entries: [u32; 7],
+    /// LINT0 of the boot processor passes the PIC's interrupts on from the start.
+    virtual_wire: bool,
     /// The TSC-deadline mode is offered.
     tsc_deadline: bool,
 }
 
 impl Lvt {
-    pub(super) fn new(tsc_deadline: bool) -> Self {
-        Lvt { entries: [MASKED; 6], tsc_deadline }
+    pub(super) fn new(tsc_deadline: bool, virtual_wire: bool) -> Self {
+        let mut lvt = Lvt { entries: [MASKED; 7], virtual_wire, tsc_deadline };
+        lvt.reset();
+        lvt
     }
 
     pub(super) fn reset(&mut self) {
-        let Lvt { entries, tsc_deadline: _ } = self;
-        *entries = [MASKED; 6];
+        let Lvt { entries, virtual_wire, tsc_deadline: _ } = self;
+        *entries = [MASKED; 7];
+        if *virtual_wire {
+            entries[Entry::Lint0 as usize] = EXTINT << MODE_SHIFT;
+        }
     }
 
     pub(super) fn get(&self, entry: Entry) -> u32 {
@@ -105,6 +134,18 @@ impl Lvt {
         self.get(entry) as u8
     }
 
+    /// What an unmasked pin does when it is asserted.
+    pub(super) fn pin(&self, entry: Entry) -> Pin {
+        let value = self.get(entry);
+        match value >> MODE_SHIFT & 7 {
+            _ if value & MASKED != 0 => Pin::Masked,
+            FIXED => Pin::Fixed { vector: value as u8, level: value & LEVEL != 0 },
+            NMI => Pin::Nmi,
+            EXTINT => Pin::ExtInt,
+            _ => Pin::Masked,
+        }
+    }
+
     pub(super) fn timer_mode(&self) -> Mode {
         let timer = self.get(Entry::Timer);
         if timer & TIMER_DEADLINE != 0 {
@@ -120,7 +161,7 @@ impl Lvt {
         match entry {
             Entry::Timer if self.tsc_deadline => VECTOR_AND_MASK | TIMER_PERIODIC | TIMER_DEADLINE,
             Entry::Timer => VECTOR_AND_MASK | TIMER_PERIODIC,
-            Entry::Thermal | Entry::Performance => WITH_DELIVERY_MODE,
+            Entry::Thermal | Entry::Performance | Entry::Cmci => WITH_DELIVERY_MODE,
             Entry::Lint0 | Entry::Lint1 => PIN,
             Entry::Error => VECTOR_AND_MASK,
         }

@@ -8,9 +8,8 @@
 //! Owns IRR, ISR, TMR, the priorities, the LVT, the timer. Must not know who is woken, when a vector
 //! is injected, or what INIT does to the rest of a processor.
 //!
-//! Left out: an arbitration bus (APR and remote read are zero), SMI, external interrupts through
-//! LINT0 (the pins' LVT entries are registers without a source), EOI broadcast (there is no I/O
-//! APIC), level-triggered delivery (so TMR stays clear).
+//! Left out: an arbitration bus (APR and remote read are zero), SMI, and sources for the LVT entries
+//! of thermal, performance and corrected-machine-check interrupts, which are registers alone.
 //!
 //! | threat | answer |
 //! |---|---|
@@ -26,9 +25,11 @@ mod access;
 mod base;
 mod icr;
 mod inbox;
+mod lint;
 mod lvt;
 mod pv_eoi;
 mod regs;
+mod report;
 mod routing;
 #[cfg(test)]
 mod tests;
@@ -38,10 +39,12 @@ use thiserror::Error;
 
 pub use self::icr::{DeliveryMode, Ipi, Target};
 pub use self::inbox::{Inbox, Pulled};
+pub use self::lint::Lint;
 pub use self::pv_eoi::EoiGrant;
 pub use self::routing::{Routing, Targets};
 
 use self::base::{ApicBase, ApicMode};
+use self::lint::Lines;
 use self::lvt::{Entry, Lvt};
 use self::pv_eoi::PvEoi;
 use self::regs::{FIRST_LEGAL_VECTOR, VectorSet, class};
@@ -63,6 +66,8 @@ pub enum Effect {
     Ipi(Ipi),
     /// The APIC is reached in another way than before: [`Routing::update`] is to be called.
     Routing,
+    /// A level-triggered interrupt with this vector has ended: the I/O APICs are to be told.
+    EndOfInterrupt(u8),
 }
 
 /// What is decided about a local APIC before it exists.
@@ -109,6 +114,7 @@ pub struct LocalApic {
     lvt: Lvt,
     timer: Timer,
     pv_eoi: PvEoi,
+    lines: Lines,
 }
 
 impl LocalApic {
@@ -128,9 +134,10 @@ impl LocalApic {
             esr: 0,
             errors: 0,
             icr: 0,
-            lvt: Lvt::new(config.tsc_deadline),
+            lvt: Lvt::new(config.tsc_deadline, config.bsp),
             timer: Timer::new(config.timer_hz, config.tsc_khz, config.least_period_ns),
             pv_eoi: PvEoi::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -153,6 +160,7 @@ impl LocalApic {
             lvt,
             timer,
             pv_eoi,
+            lines,
         } = self;
         *tpr = 0;
         *ldr = 0;
@@ -167,6 +175,7 @@ impl LocalApic {
         lvt.reset();
         timer.reset();
         pv_eoi.reset();
+        lines.reset();
     }
 
     /// The APIC ID.
@@ -226,16 +235,31 @@ impl LocalApic {
     /// Moves what was posted into IRR, and hands on the rest. Fixed interrupts that arrive while the
     /// APIC is software-disabled are lost; NMI, INIT and SIPI arrive (SDM 12.4.7.2).
     pub fn pull(&mut self, inbox: &Inbox) -> Pulled {
-        for (word, mut bits) in (0_u8..).zip(inbox.take_vectors()) {
+        self.accept_all(inbox.take_vectors(), false);
+        let (levels, pulled) = inbox.take_events();
+        self.accept_all(levels, true);
+        if pulled.extint {
+            self.lines.external = true;
+        }
+        pulled
+    }
+
+    fn accept_all(&mut self, vectors: [u64; 4], level: bool) {
+        for (word, mut bits) in (0_u8..).zip(vectors) {
             while bits != 0 {
                 let vector = word * 64 + bits.trailing_zeros() as u8;
                 bits &= bits - 1;
                 if self.enabled() {
-                    self.accept(vector);
+                    self.accept(vector, level);
                 }
             }
         }
-        inbox.take_events()
+    }
+
+    /// The guest's TSC was moved, by IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST; `now` has the new
+    /// one.
+    pub fn tsc_changed(&mut self, now: Moment) {
+        self.timer.tsc_changed(now);
     }
 
     /// Host time in ns at which the timer fires next; none when it is disarmed or its LVT entry
@@ -253,7 +277,7 @@ impl LocalApic {
         if !self.timer.settle(now) || self.lvt.masked(Entry::Timer) {
             return false;
         }
-        self.accept(self.lvt.vector(Entry::Timer))
+        self.accept(self.lvt.vector(Entry::Timer), false)
     }
 
     /// Whether a timer interrupt, if it fired now, would reach the processor: its LVT entry is
@@ -285,11 +309,18 @@ impl LocalApic {
         }
     }
 
-    /// The interrupt in service with the highest priority ends.
-    fn end_of_interrupt(&mut self) {
-        if let Some(vector) = self.isr.highest() {
-            self.isr.remove(vector);
+    /// The interrupt in service with the highest priority ends (SDM 12.8.5).
+    fn end_of_interrupt(&mut self) -> Effect {
+        let Some(vector) = self.isr.highest() else { return Effect::None };
+        self.isr.remove(vector);
+        if !self.tmr.contains(vector) {
+            return Effect::None;
         }
+        self.lint_ended(vector);
+        if self.svr & regs::SVR_NO_BROADCAST != 0 {
+            return Effect::None;
+        }
+        Effect::EndOfInterrupt(vector)
     }
 
     /// The task-priority register.
@@ -324,14 +355,18 @@ impl LocalApic {
         self.base.mode() != ApicMode::Disabled && self.svr & regs::SVR_ENABLE != 0
     }
 
-    /// An edge-triggered interrupt has arrived or arisen here; true if it is now in IRR.
-    fn accept(&mut self, vector: u8) -> bool {
+    /// An interrupt has arrived or arisen here; true if it is now in IRR.
+    fn accept(&mut self, vector: u8, level: bool) -> bool {
         if vector < FIRST_LEGAL_VECTOR {
             self.note_error(regs::ESR_RECEIVE_ILLEGAL_VECTOR);
             return false;
         }
         self.irr.insert(vector);
-        self.tmr.remove(vector);
+        if level {
+            self.tmr.insert(vector)
+        } else {
+            self.tmr.remove(vector)
+        }
         true
     }
 
@@ -349,7 +384,7 @@ impl LocalApic {
         if vector < FIRST_LEGAL_VECTOR {
             self.errors |= regs::ESR_RECEIVE_ILLEGAL_VECTOR;
         } else {
-            let _ = self.accept(vector);
+            let _ = self.accept(vector, false);
         }
     }
 }

@@ -38,7 +38,9 @@ pub(super) const ESR: u32 = 0x28;
 pub(super) const ICR: u32 = 0x30;
 /// Interrupt command, high half; xAPIC only.
 pub(super) const ICR_HIGH: u32 = 0x31;
-/// First of the six entries of the local vector table.
+/// Corrected machine checks (CMCI): an entry of the local vector table that came later.
+pub(super) const LVT_CMCI: u32 = 0x2f;
+/// First of the six other entries of the local vector table.
 pub(super) const LVT_FIRST: u32 = 0x32;
 /// Last of them.
 pub(super) const LVT_LAST: u32 = 0x37;
@@ -51,14 +53,16 @@ pub(super) const TDCR: u32 = 0x3e;
 /// Self IPI; x2APIC only.
 pub(super) const SELF_IPI: u32 = 0x3f;
 
-/// The version register: an integrated APIC (0x14) with six LVT entries, no EOI-broadcast
+/// The version register: an integrated APIC (0x14) with seven LVT entries and EOI-broadcast
 /// suppression (SDM 12.4.8).
-pub(super) const VERSION_VALUE: u32 = 0x0005_0014;
+pub(super) const VERSION_VALUE: u32 = 0x0106_0014;
 
 /// SVR: the APIC is software-enabled.
 pub(super) const SVR_ENABLE: u32 = 1 << 8;
-/// SVR: vector, enable, focus processor checking (SDM figure 12-23).
-pub(super) const SVR_WRITABLE: u32 = 0x3ff;
+/// SVR: the end of a level-triggered interrupt is not told to the I/O APICs.
+pub(super) const SVR_NO_BROADCAST: u32 = 1 << 12;
+/// SVR: vector, enable, focus processor checking, EOI-broadcast suppression (SDM figure 12-23).
+pub(super) const SVR_WRITABLE: u32 = 0x13ff;
 /// SVR after reset: disabled, vector 0xff.
 pub(super) const SVR_RESET: u32 = 0xff;
 /// DFR: the model, flat (all ones) or cluster (zero).

@@ -206,6 +206,13 @@ impl Timer {
         }
     }
 
+    /// The guest's TSC was moved: a deadline is estimated anew.
+    pub(super) fn tsc_changed(&mut self, now: Moment) {
+        if let Run::Deadline { tsc } = self.run {
+            self.expiry = Some(self.ns_of_tsc(tsc, now));
+        }
+    }
+
     fn disarm(&mut self) {
         self.run = Run::Idle;
         self.expiry = None;

@@ -68,6 +68,12 @@ impl Entry {
         !self.is_masked() && self.mode().is_some()
     }
 
+    /// Causes nothing but maskable interrupts.
+    pub(super) fn is_maskable(&self) -> bool {
+        let maskable = [Delivery::Fixed, Delivery::LowestPriority, Delivery::ExtInt];
+        !self.can_send() || self.mode().is_some_and(|mode| maskable.contains(&mode))
+    }
+
     pub(super) fn remote_irr(self) -> bool {
         self.0 & REMOTE_IRR != 0
     }

@@ -212,6 +212,18 @@ impl IoApic {
         entry.is_some_and(|entry| entry.can_send() && !entry.remote_irr())
     }
 
+    /// Whether [`IoApic::take_message`] would find one.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        (0..PINS).any(|pin| self.waits(pin))
+    }
+
+    /// Whether all that the pin can cause is maskable interrupts.
+    #[must_use]
+    pub fn is_maskable(&self, pin: u8) -> bool {
+        self.entries.get(usize::from(pin)).is_none_or(Entry::is_maskable)
+    }
+
     /// Whether the pin has a message to send.
     fn waits(&self, pin: u8) -> bool {
         let Some(entry) = self.entries.get(usize::from(pin)) else {

@@ -28,7 +28,7 @@ fn debug(test: &str, timers: &str, commands: &str) -> Option<(Ended, Ended)> {
         "--timers",
         timers,
         "--timeout",
-        "60",
+        "20",
         "--gdb",
         socket.to_str().expect("a path in text"),
     ]));

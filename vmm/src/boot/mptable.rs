@@ -16,7 +16,8 @@ const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Guest-physical address of the I/O APIC.
 const IO_APIC: u32 = 0xfec0_0000;
 /// ID of the I/O APIC: what its ID register holds after reset. It shares no bus with the local APICs'.
-const IO_APIC_ID: u8 = 0;
+/// ID of the I/O APIC, as of the one in KVM.
+pub const IO_APIC_ID: u8 = 0;
 /// Specification revision 1.4.
 const REVISION: u8 = 4;
 /// The most CPUs an MP table can list: local APIC ID 255 is the broadcast.

@@ -198,6 +198,9 @@ fn tell(vm: &VmShared) {
             for line in crash.registers.lines() {
                 eprintln!("  {line}");
             }
+            for line in crash.apic.lines() {
+                eprintln!("  {line}");
+            }
             eprintln!("  last exits, oldest first:");
             for line in crash.trail.lines() {
                 eprintln!("    {line}");

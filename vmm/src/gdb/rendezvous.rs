@@ -10,9 +10,12 @@
 //! | `cpus` | the mutex, held for a few statements | both | both |
 //!
 //! Races:
-//! 1. *A stop asked for while a thread enters its guest.* `stopping` is set before the thread is
-//!    kicked; the kick makes the thread look again.
-//! 2. *The VM ends while threads wait here.* Whoever sets `STOP` calls [`Debugger::disturb`]
+//! 1. *A stop asked for while a thread enters its guest, or parks.* `stopping` is set before the
+//!    vCPU is posted to and its thread kicked; it is looked at after `PENDING` was cleared, and after
+//!    an entry was announced.
+//! 2. *A stop asked for before a thread has woken that was let go on.* `stopped`, which is cleared by
+//!    whoever lets it go on, is what the thread waits for: it leaves, and comes back.
+//! 3. *The VM ends while threads wait here.* Whoever sets `STOP` calls [`Debugger::disturb`]
 //!    afterwards; a waiting thread looks at its word after every wake.
 
 use std::collections::VecDeque;
@@ -173,7 +176,7 @@ impl Debugger {
         if state.cpus.iter().all(|cpu| cpu.stopped) {
             self.tell();
         }
-        while self.stopping(held.vcpu.index) && !held.vcpu.word.load().stop() {
+        while state.cpus[index].stopped && !held.vcpu.word.load().stop() {
             if let Some(work) = state.cpus[index].work.pop_front() {
                 drop(state);
                 work(&mut *held);

@@ -45,9 +45,6 @@ pub(super) enum Leave {
 pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave {
     loop {
         w.vcpu.thread.clear_attention();
-        if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
-            debugger.wait(held);
-        }
         if let Some(leave) = control(w, held, role) {
             return leave;
         }
@@ -55,8 +52,20 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
             w.end_vm(held.vcpu, Outcome::crashed(held, cause));
             continue;
         }
+        // `PENDING`, which stands for a call of the debugger, too, is cleared by now.
+        if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
+            debugger.wait(held);
+            continue;
+        }
         let now = held.moment();
         held.apic.advance(now);
+        if w.expire_board(held, now.ns) {
+            continue;
+        }
+        if let Err(errno) = held.look_at_lines() {
+            w.end_vm(held.vcpu, Outcome::crashed(held, CrashCause::kvm(errno)));
+            continue;
+        }
         if held.wait_sipi {
             return Leave::WaitSipi;
         }
@@ -134,6 +143,16 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
         Next::Routing => route(held),
         Next::Debug(reason) => w.meet_debugger(held.vcpu, reason),
+        Next::EndOfInterrupt(vector) => {
+            w.board(held.vcpu, |chipset| chipset.end_of_interrupt(vector));
+        }
+        Next::Edge(irq) => w.board(held.vcpu, |chipset| chipset.pulse(irq)),
+        Next::Errands => w.errands(held.vcpu),
+        Next::MoveTsc(to) => {
+            if let Err(errno) = held.move_tsc(to) {
+                w.end_vm(held.vcpu, Outcome::crashed(held, CrashCause::kvm(errno)));
+            }
+        }
         Next::End(outcome) => w.end_vm(held.vcpu, outcome),
         Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(held, cause)),
     }

@@ -60,7 +60,7 @@ impl<'a> Worker<'a> {
         if !self.turns.others(held.wants_entry(), started) {
             return false;
         }
-        let mut now = self.await_duty(held.apic.deadline(), started);
+        let mut now = self.await_duty(held.deadline(), started);
         let waited = now.saturating_sub(started);
         if own_runs && waited > 0 && !self.share.charge(waited, now) {
             self.relieve();
@@ -68,7 +68,7 @@ impl<'a> Worker<'a> {
         }
         while self.duty_calls(now) {
             let mut duty = Duty {
-                own_deadline: held.apic.deadline(),
+                own_deadline: held.deadline(),
                 own_runs,
                 ending: Ending::None,
                 wake: None,

@@ -19,7 +19,7 @@ use super::cycle::Role;
 use super::exits::{self, Exit, Next};
 use super::home::Worker;
 use super::kick;
-use super::{Core, Held};
+use super::{Core, Held, earlier};
 use crate::clock;
 use crate::memory::GuestMemory;
 use crate::vm::CrashCause;
@@ -33,7 +33,7 @@ ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 /// Lets the guest run until its next exit. `None`: it was not entered, or a signal ended the run;
 /// the caller looks at everything again.
 pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Option<Next> {
-    if let Err(errno) = offer_interrupt(held) {
+    if let Err(errno) = offer_interrupt(w, held) {
         return Some(Next::Crash(CrashCause::kvm(errno)));
     }
     let vcpu = held.vcpu;
@@ -45,7 +45,8 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
         || vcpu.vm.stopping_debugger(vcpu.index).is_some()
         || w.vcpu.thread.attention()
         || (role != Role::Home && w.vcpu.word.load().attention());
-    if called || !w.arm(core, role, clock::now_ns()) {
+    let deadline = earlier(core.apic.deadline(), vcpu.board_deadline());
+    if called || !w.arm(deadline, role, clock::now_ns()) {
         return None;
     }
     core.halted = false;
@@ -90,24 +91,27 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
 /// The vector travels in the sync-regs area where that is safe, which saves an ioctl. Writing that
 /// area writes *all* event state, so it must be that of the last exit, with no exception under way
 /// and no NMI handed over since (KVM API, "KVM_CAP_SYNC_REGS").
-fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
+fn offer_interrupt(w: &Worker<'_>, held: &mut Held<'_>) -> Result<(), kvm_ioctls::Error> {
+    let vcpu = held.vcpu;
+    let core: &mut Core = &mut *held;
     let cr8 = core.apic.cr8();
     let (staged, may_stage) = (core.staged, core.events_fresh && !core.nmi_given);
     // A vector that is injected together with the #GP of a refused MSR access would be lost.
     let busy = staged || core.faulting;
-    let vector = core.apic.next_vector();
+    // An external interrupt knows no priority.
+    let external = core.apic.extint_wanted();
+    let wanted = external || core.apic.next_vector().is_some();
     let run = core.run_page();
     run.cr8 = u64::from(cr8);
     run.kvm_valid_regs = u64::from(KVM_SYNC_X86_EVENTS);
     let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0 && !busy;
-    let Some(vector) = vector else {
-        run.request_interrupt_window = 0;
-        return Ok(());
-    };
-    if !ready {
-        run.request_interrupt_window = 1;
+    if !wanted || !ready {
+        run.request_interrupt_window = u8::from(wanted);
         return Ok(());
     }
+    let vector = if external { w.acknowledge_external(vcpu, core) } else { take_vector(core) };
+    let Some(vector) = vector else { return Ok(()) };
+    let run = core.run_page();
     // SAFETY: every bit pattern of the union's `regs` is valid; KVM filled it at the last exit.
     let events = unsafe { &mut run.s.regs.events };
     let quiet = events.exception.injected == 0
@@ -130,10 +134,16 @@ fn offer_interrupt(core: &mut Core) -> Result<(), kvm_ioctls::Error> {
         }
         core.staged = true;
     }
-    core.apic.acknowledge(vector);
-    let more = core.apic.next_vector().is_some();
+    let more = core.apic.next_vector().is_some() || core.apic.extint_wanted();
     core.run_page().request_interrupt_window = u8::from(more);
     Ok(())
+}
+
+/// The local APIC's next vector, which is in service from now on.
+fn take_vector(core: &mut Core) -> Option<u8> {
+    let vector = core.apic.next_vector()?;
+    core.apic.acknowledge(vector);
+    Some(vector)
 }
 
 /// Lets the guest end its interrupt without an exit, where [`LocalApic::grant_eoi`] allows it. An

@@ -9,6 +9,7 @@ use devices::time::Moment;
 use kvm_ioctls::{ReadMsrExit, VcpuExit, WriteMsrExit};
 
 use crate::gdb::rendezvous::Reason;
+use crate::msr::TscMove;
 use crate::trail::{Kind, Trail};
 use crate::vm::{CrashCause, Outcome, VmShared};
 
@@ -38,6 +39,14 @@ pub(super) enum Next {
     Routing,
     /// A breakpoint, or the end of a step.
     Debug(Reason),
+    /// A level-triggered interrupt with this vector has ended: the I/O APIC is to be told.
+    EndOfInterrupt(u8),
+    /// A device gives an edge on an ISA interrupt line.
+    Edge(u8),
+    /// The chipset has errands.
+    Errands,
+    /// The guest moved its TSC.
+    MoveTsc(TscMove),
     /// The guest ended its VM.
     End(Outcome),
     /// The vCPU cannot go on.
@@ -50,6 +59,7 @@ impl From<Effect> for Next {
             Effect::None => Next::Again,
             Effect::Ipi(ipi) => Next::Ipi(ipi),
             Effect::Routing => Next::Routing,
+            Effect::EndOfInterrupt(vector) => Next::EndOfInterrupt(vector),
         }
     }
 }
@@ -58,8 +68,10 @@ impl From<bus::Outcome> for Next {
     fn from(outcome: bus::Outcome) -> Self {
         match outcome {
             bus::Outcome::Exit(value) => Next::End(Outcome::Exit(value)),
-            bus::Outcome::Reset => Next::End(Outcome::Reset),
-            _ => Next::Again,
+            bus::Outcome::Reset | bus::Outcome::PowerOff => Next::End(Outcome::Reset),
+            bus::Outcome::Edge(irq) => Next::Edge(irq),
+            bus::Outcome::Errands => Next::Errands,
+            bus::Outcome::None | bus::Outcome::Unclaimed => Next::Again,
         }
     }
 }
@@ -73,12 +85,18 @@ pub(super) struct Exit<'a> {
     pub(super) io_bytes: u8,
 }
 
-/// Carries out accesses to one port, in order, until one of them asks for something.
+/// Carries out accesses to one port, in order, until one of them ends the VM. What several of them
+/// ask for is the same, and asked for once.
 fn ports<T>(accesses: impl Iterator<Item = T>, mut access: impl FnMut(T) -> bus::Outcome) -> Next {
-    let mut outcomes = accesses.map(&mut access);
-    let asks =
-        |outcome: &bus::Outcome| matches!(outcome, bus::Outcome::Exit(_) | bus::Outcome::Reset);
-    outcomes.find(asks).map_or(Next::Again, Next::from)
+    let mut asked = Next::Again;
+    for each in accesses {
+        match Next::from(access(each)) {
+            Next::Again => {}
+            Next::End(outcome) => return Next::End(outcome),
+            next => asked = next,
+        }
+    }
+    asked
 }
 
 /// Serves the exit.
@@ -180,6 +198,10 @@ fn is_apic_msr(index: u32) -> bool {
 }
 
 fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Moment) -> Next {
+    if let Some(to) = TscMove::from_msr(exit.index, exit.data) {
+        *exit.error = 0;
+        return Next::MoveTsc(to);
+    }
     if is_apic_msr(exit.index) {
         if let Ok(effect) = apic.write_msr(exit.index, exit.data, now) {
             *exit.error = 0;

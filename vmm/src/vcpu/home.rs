@@ -14,18 +14,15 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use devices::apic::Ipi;
-use tmigr::Slot;
-
 use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
-use super::{Core, Held, Share, State, Stats, Turns, Vcpu, signal_number};
+use super::{Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Reason;
-use crate::vm::{self, Outcome, VmShared};
+use crate::vm::Outcome;
 
 /// Enough for the run loop and a crash report; a thread's stack is the larger part of what an idle
 /// vCPU costs.
@@ -163,7 +160,11 @@ impl<'a> Worker<'a> {
                     self.timer.arm(None, 0, clock::now_ns());
                     self.rejoin_at = None;
                     self.quit();
-                    held.wait_sipi()
+                    let waits = held.wait_sipi();
+                    if waits.is_ok() {
+                        self.pass_board();
+                    }
+                    waits
                 }
                 Leave::Yield => Err(held),
             };
@@ -277,12 +278,13 @@ impl<'a> Worker<'a> {
         held.finish();
     }
 
-    /// Arms the thread's host timer for the earliest time at which it has to be out of the guest.
+    /// Arms the thread's host timer for the earliest time at which it has to be out of the guest,
+    /// whose own timers fire next at `deadline`.
     /// Answers whether there is any time to run.
     #[must_use]
-    pub(super) fn arm(&mut self, core: &Core, role: Role, now: u64) -> bool {
+    pub(super) fn arm(&mut self, deadline: Option<u64>, role: Role, now: u64) -> bool {
         let late = self.domain.policy.armed_late_ns();
-        let guest = core.apic.deadline().map(|at| at.saturating_add(late));
+        let guest = deadline.map(|at| at.saturating_add(late));
         let (other, limit) = match role {
             Role::Borrowed { limit, own } => (own, Some(limit)),
             Role::Home => (self.home_limit(late), None),
@@ -301,6 +303,17 @@ impl<'a> Worker<'a> {
             }
             _ => self.timer.arm(exact, 0, now),
         }
+        true
+    }
+
+    /// In mode `kernel`: arms the thread's host timer for the chipset's timers alone. Answers whether
+    /// there is any time to run.
+    #[must_use]
+    pub(super) fn arm_for_board(&mut self, deadline: Option<u64>, now: u64) -> bool {
+        if deadline.is_some_and(|at| at <= now) {
+            return false;
+        }
+        self.timer.arm(deadline, 0, now);
         true
     }
 
@@ -350,19 +363,6 @@ impl<'a> Worker<'a> {
         earlier(duty, self.rejoin_at)
     }
 
-    /// Sends an interrupt from `from` to the vCPUs of its VM that it names.
-    pub(super) fn send(&self, from: &Vcpu, ipi: &Ipi) {
-        let vm: &VmShared = &from.vm;
-        for target in vm.routing.resolve(from.index as usize, ipi) {
-            let slot = Slot(vm.first_slot + target as u32);
-            if let Some(vcpu) = self.domain.vcpu(slot)
-                && let Some(why) = vm::put(&vcpu.inbox, ipi)
-            {
-                self.domain.post(vcpu, why);
-            }
-        }
-    }
-
     /// `vcpu` met a breakpoint: the others of its VM stop, too.
     pub(super) fn meet_debugger(&self, vcpu: &Vcpu, reason: Reason) {
         if let Some(debugger) = &vcpu.vm.debugger {
@@ -375,12 +375,5 @@ impl<'a> Worker<'a> {
     pub(super) fn end_vm(&self, vcpu: &Vcpu, outcome: Outcome) {
         vcpu.vm.end(outcome);
         self.domain.stop_vm(&vcpu.vm);
-    }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

@@ -20,7 +20,16 @@ pub(super) fn live(w: &mut Worker<'_>) {
         }
         match enter(w, &mut held) {
             Next::Debug(reason) => w.meet_debugger(held.vcpu, reason),
-            Next::Again | Next::Fault | Next::Halt | Next::Ipi(_) | Next::Routing => {}
+            Next::Edge(irq) => w.board(held.vcpu, |chipset| chipset.pulse(irq)),
+            Next::Errands => w.errands(held.vcpu),
+            // KVM serves what leads to the others itself.
+            Next::Again
+            | Next::Fault
+            | Next::Halt
+            | Next::Ipi(_)
+            | Next::Routing
+            | Next::EndOfInterrupt(_)
+            | Next::MoveTsc(_) => {}
             Next::End(outcome) => w.end_vm(held.vcpu, outcome),
             Next::Crash(cause) => w.end_vm(held.vcpu, Outcome::crashed(&mut held, cause)),
         }
@@ -28,12 +37,15 @@ pub(super) fn live(w: &mut Worker<'_>) {
     held.finish();
 }
 
-fn enter(w: &Worker<'_>, held: &mut Held<'_>) -> Next {
+fn enter(w: &mut Worker<'_>, held: &mut Held<'_>) -> Next {
+    w.expire_board(held, clock::now_ns());
     let vcpu = held.vcpu;
     let core: &mut Core = &mut *held;
     // SAFETY: the caller holds the run word, and `entry` is dropped before it is given up.
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
-    if vcpu.word.load().stop() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
+    // After the announcement, so that a change of the deadline is seen here or kicks.
+    let due = !w.arm_for_board(vcpu.board_deadline(), clock::now_ns());
+    if due || vcpu.word.load().stop() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
         return Next::Again;
     }
     let result = core.fd.run();

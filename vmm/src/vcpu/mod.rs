@@ -11,6 +11,7 @@ mod budget;
 mod cycle;
 mod duty;
 mod entry;
+mod errands;
 mod exits;
 mod home;
 mod host_timer;
@@ -32,6 +33,7 @@ use kvm_ioctls::VcpuFd;
 use tmigr::Slot;
 
 use crate::clock;
+use crate::msr::{self, TscMove};
 use crate::trail::Trail;
 use crate::vm::VmShared;
 
@@ -51,6 +53,8 @@ pub struct Core {
     pub apic: LocalApic,
     /// Guest TSC minus host TSC, modulo 2^64.
     pub tsc_offset: u64,
+    /// IA32_TSC_ADJUST.
+    tsc_adjust: u64,
     /// The guest executed HLT and nothing that ends it was delivered since.
     pub halted: bool,
     /// An application processor between INIT and SIPI.
@@ -86,6 +90,7 @@ impl Core {
             run,
             apic,
             tsc_offset,
+            tsc_adjust: 0,
             halted: false,
             wait_sipi,
             staged: false,
@@ -127,17 +132,27 @@ impl Core {
     pub fn wants_entry(&self) -> bool {
         self.staged
             || self.nmi_given
-            || (self.interrupts_enabled() && self.apic.next_vector().is_some())
+            || (self.interrupts_enabled()
+                && (self.apic.next_vector().is_some() || self.apic.extint_wanted()))
     }
 
-    /// The expiry with which a halted vCPU enters the hierarchy: none when the timer could not wake
-    /// it (IF = 0, or its vector blocked by the priority).
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<u64> {
-        if self.wait_sipi || !self.interrupts_enabled() || !self.apic.timer_vector_deliverable() {
+    /// When the local APIC's timer wakes the halted vCPU: never while it could not (IF = 0, or its
+    /// vector blocked by the priority).
+    fn own_expiry(&self) -> Option<u64> {
+        if !self.interrupts_enabled() || !self.apic.timer_vector_deliverable() {
             return None;
         }
         self.apic.deadline()
+    }
+
+    /// The guest has moved its TSC.
+    fn move_tsc(&mut self, to: TscMove) -> Result<(), kvm_ioctls::Error> {
+        let (offset, adjust) = to.apply(self.tsc_offset, self.tsc_adjust, clock::tsc());
+        msr::set_tsc(&self.fd, offset, adjust)?;
+        (self.tsc_offset, self.tsc_adjust) = (offset, adjust);
+        let now = self.moment();
+        self.apic.tsc_changed(now);
+        Ok(())
     }
 }
 
@@ -231,6 +246,13 @@ impl Vcpu {
         granted.then_some(Held { vcpu: self })
     }
 
+    /// Host ns of the next timer of the chipset, if this vCPU looks after them.
+    #[must_use]
+    pub fn board_deadline(&self) -> Option<u64> {
+        let board = &self.vm.board;
+        if board.owner() == self.index { board.deadline() } else { None }
+    }
+
     /// The home thread takes a vCPU that waits for it.
     #[must_use]
     pub fn take_waking(&self) -> Option<Held<'_>> {
@@ -259,6 +281,33 @@ pub struct Held<'a> {
 }
 
 impl Held<'_> {
+    /// Host ns at which a timer of this vCPU fires next: its APIC's, or one of the chipset's that it
+    /// looks after.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        earlier(self.apic.deadline(), self.vcpu.board_deadline())
+    }
+
+    /// The expiry with which the halted vCPU enters the hierarchy. Timers that could not wake it are
+    /// none; those of the chipset may be for another vCPU.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        if self.wait_sipi {
+            return None;
+        }
+        let board = self.vcpu.board_deadline().filter(|_| {
+            let vm = &self.vcpu.vm;
+            self.interrupts_enabled() || vm.cpus > 1 || !vm.board.maskable()
+        });
+        earlier(self.own_expiry(), board)
+    }
+
+    /// The local APIC's registers, for a report; empty where KVM has it.
+    #[must_use]
+    pub fn apic_report(&self) -> String {
+        if self.vcpu.vm.user_apic { self.apic.to_string() } else { String::new() }
+    }
+
     /// Parks the vCPU, unless something is pending.
     ///
     /// # Errors
@@ -301,5 +350,13 @@ impl DerefMut for Held<'_> {
     fn deref_mut(&mut self) -> &mut Core {
         // SAFETY: as in `deref`.
         unsafe { (*self.vcpu.core.get()).as_mut() }.expect("a held vCPU has not ended")
+    }
+}
+
+/// The earlier of two times, either of which may not be there.
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -15,7 +15,7 @@ fn everything_posted_is_pulled_once() {
     inbox.post_init();
     inbox.post_sipi(0x9a);
     inbox.post_timer();
-    let all = Pulled { nmi: true, init: true, sipi: Some(0x9a), timer: true };
+    let all = Pulled { nmi: true, init: true, sipi: Some(0x9a), timer: true, extint: false };
     assert_eq!(apic.pull(&inbox), all);
     assert_eq!(vectors(&mut apic, IRR), [0x10, 0xff]);
     apic.init_reset();
@@ -36,7 +36,7 @@ fn race_1_init_withdraws_a_sipi_that_came_before() {
     inbox.post_sipi(0x9a);
     inbox.post_nmi();
     inbox.post_init();
-    let left = Pulled { nmi: true, init: true, sipi: None, timer: false };
+    let left = Pulled { nmi: true, init: true, sipi: None, timer: false, extint: false };
     assert_eq!(x2apic().pull(&inbox), left);
 }
 

@@ -14,7 +14,7 @@ fn sent(icr: u64) -> Option<Ipi> {
     match x2apic().write_msr(ICR, icr, at(0)).expect("no reserved bits") {
         Effect::Ipi(ipi) => Some(ipi),
         Effect::None => None,
-        Effect::Routing => panic!("an IPI moves nothing"),
+        other => panic!("an IPI asks for nothing else: {other:?}"),
     }
 }
 
@@ -50,7 +50,7 @@ fn every_destination_form_is_decoded() {
         (far | 0x40 | ALL_BUT_SELF | LOGICAL, Target::AllButSelf),
     ];
     for (icr, target) in expected {
-        let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x40, target };
+        let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x40, target, level: false };
         assert_eq!(sent(icr), Some(ipi), "{icr:#x}");
     }
 }
@@ -69,7 +69,7 @@ fn xapic_sends_on_the_low_half_to_the_destination_in_the_high_half() {
     let mut apic = xapic();
     assert_eq!(poke(&mut apic, 0x310, 0x0501_0203), Effect::None);
     let target = Target::Physical { destination: 5, x2apic: false };
-    let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x41, target };
+    let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x41, target, level: false };
     assert_eq!(poke(&mut apic, 0x300, 0xfff3_3041), Effect::Ipi(ipi));
     assert_eq!(peek(&mut apic, 0x300), 0x0000_0041);
     assert_eq!(peek(&mut apic, 0x310), 0x0500_0000);
@@ -103,7 +103,8 @@ fn illegal_vector_is_not_sent_and_noted() {
 
 #[test]
 fn self_ipi_is_a_fixed_interrupt_to_the_sender() {
-    let ipi = Ipi { mode: DeliveryMode::Fixed, vector: 0x77, target: Target::OnlySelf };
+    let ipi =
+        Ipi { mode: DeliveryMode::Fixed, vector: 0x77, target: Target::OnlySelf, level: false };
     assert_eq!(x2apic().write_msr(SELF_IPI, 0x77, at(0)), Ok(Effect::Ipi(ipi)));
     assert!(refused(&mut x2apic(), SELF_IPI, 0x177));
 }

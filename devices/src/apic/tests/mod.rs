@@ -3,6 +3,7 @@
 mod deadline;
 mod inbox;
 mod ipi;
+mod lint;
 mod priority;
 mod properties;
 mod pv_eoi;

@@ -7,7 +7,7 @@ fn reset_values_are_those_of_the_manual() {
     let mut apic = LocalApic::new(CONFIG);
     let expected = [
         (0x20, 3 << 24),
-        (0x30, 0x0005_0014),
+        (0x30, 0x0106_0014),
         (0x80, 0),
         (0xa0, 0),
         (0xd0, 0),
@@ -32,12 +32,13 @@ fn reset_values_are_those_of_the_manual() {
 }
 
 /// Register offset, bits that a write of all ones leaves set.
-const WRITABLE: [(u64, u32); 12] = [
+const WRITABLE: [(u64, u32); 13] = [
     (0x80, 0xff),
     (0xd0, 0xff00_0000),
     (0xe0, u32::MAX),
-    (0xf0, 0x3ff),
+    (0xf0, 0x13ff),
     (0x310, 0xff00_0000),
+    (0x2f0, 0x0001_07ff),
     (0x330, 0x0001_07ff),
     (0x340, 0x0001_07ff),
     (0x350, 0x0001_a7ff),
@@ -64,7 +65,11 @@ fn x2apic_refuses_each_reserved_bit_and_takes_each_writable_one() {
         }
         let msr = 0x800 + (offset / 16) as u32;
         // Delivery status and remote IRR can be read only, which is no reason for #GP.
-        let read_only = if (0x320..=0x370).contains(&offset) { 0x5000 } else { 0 };
+        let read_only = if (0x2f0..=0x370).contains(&offset) && offset != 0x310 && offset != 0x300 {
+            0x5000
+        } else {
+            0
+        };
         for bit in 0..64 {
             let value = 1 << bit;
             let legal = value & u64::from(writable | read_only) != 0;
@@ -90,9 +95,9 @@ fn lvt_timer_has_its_second_mode_bit_only_with_tsc_deadline() {
 #[test]
 fn x2apic_read_only_and_absent_registers_raise_gp() {
     let mut apic = x2apic();
-    let readable = |r: u32| matches!(r, 0x02 | 0x03 | 0x08 | 0x0a | 0x0d | 0x0f..=0x28 | 0x30 | 0x32..=0x39 | 0x3e);
+    let readable = |r: u32| matches!(r, 0x02 | 0x03 | 0x08 | 0x0a | 0x0d | 0x0f..=0x28 | 0x2f | 0x30 | 0x32..=0x39 | 0x3e);
     let writable =
-        |r: u32| matches!(r, 0x08 | 0x0b | 0x0f | 0x28 | 0x30 | 0x32..=0x38 | 0x3e | 0x3f);
+        |r: u32| matches!(r, 0x08 | 0x0b | 0x0f | 0x28 | 0x2f | 0x30 | 0x32..=0x38 | 0x3e | 0x3f);
     for register in 0..=0xff {
         let read = apic.read_msr(0x800 + register, at(0));
         assert_eq!(read.is_ok(), readable(register), "read {register:#x}");

@@ -5,7 +5,7 @@ use super::*;
 const FIXED: DeliveryMode = DeliveryMode::Fixed;
 
 fn to(mode: DeliveryMode, target: Target) -> Ipi {
-    Ipi { mode, vector: 0x40, target }
+    Ipi { mode, vector: 0x40, target, level: false }
 }
 
 fn resolved(routing: &Routing, sender: usize, target: Target) -> Vec<usize> {

@@ -1,0 +1,162 @@
+//! Which port or address is whose.
+//!
+//! Owns the map, and what an access of several bytes means: each byte goes to its own port, as on an
+//! 8-bit bus; the ACPI block, which is wider, takes accesses whole. Must not know locks.
+
+use std::ops::RangeInclusive;
+
+use super::Chipset;
+use crate::acpi_pm::{self, Action};
+use crate::bus::Outcome;
+
+/// A range of ports or addresses of the chipset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// The I/O APIC's registers.
+    IoApic,
+    /// The master PIC.
+    PicMaster,
+    /// The slave PIC.
+    PicSlave,
+    /// Edge/level control of the PICs.
+    Elcr,
+    /// The PIT's counters.
+    Pit,
+    /// The PIT's gate, the speaker, the refresh toggle.
+    PortB,
+    /// CMOS index and data.
+    Cmos,
+    /// Fast reset and A20.
+    Port92,
+    /// The reset register.
+    ResetControl,
+    /// ACPI event, control and timer registers.
+    AcpiPm,
+    /// The power-off port of Cloud Hypervisor and of newer QEMU and Bochs.
+    PowerOff,
+}
+
+impl Region {
+    /// Whether it belongs to the interrupt controllers or the PIT.
+    pub(super) fn of_controllers(self) -> bool {
+        matches!(
+            self,
+            Region::IoApic
+                | Region::PicMaster
+                | Region::PicSlave
+                | Region::Elcr
+                | Region::Pit
+                | Region::PortB
+        )
+    }
+}
+
+/// I/O ports, in ascending order.
+pub const PORTS: [(RangeInclusive<u16>, Region); 10] = [
+    (0x20..=0x21, Region::PicMaster),
+    (0x40..=0x43, Region::Pit),
+    (0x61..=0x61, Region::PortB),
+    (0x70..=0x71, Region::Cmos),
+    (0x92..=0x92, Region::Port92),
+    (0xa0..=0xa1, Region::PicSlave),
+    (0x4d0..=0x4d1, Region::Elcr),
+    (0x600..=0x605, Region::PowerOff),
+    (0xcf9..=0xcf9, Region::ResetControl),
+    (acpi_pm::BASE..=acpi_pm::BASE + acpi_pm::LEN - 1, Region::AcpiPm),
+];
+
+/// Guest-physical addresses of the I/O APIC.
+pub const IOAPIC: RangeInclusive<u64> = 0xfec0_0000..=0xfec0_0fff;
+
+impl Chipset {
+    /// Reads `data.len()` bytes, `offset` bytes into the region. The timers are up to `now`.
+    pub(super) fn read(&mut self, region: Region, offset: u64, data: &mut [u8], now: u64) {
+        match region {
+            Region::IoApic => self.ioapic.read(offset, data),
+            Region::AcpiPm => self.pm.read(offset, data, now),
+            _ => {
+                for (i, byte) in data.iter_mut().enumerate() {
+                    *byte = self.read_byte(region, offset.saturating_add(i as u64), now);
+                }
+            }
+        }
+        // Reading register C of the clock lowers its line.
+        self.settle();
+    }
+
+    /// Writes `data.len()` bytes, `offset` bytes into the region. The timers are up to `now`.
+    pub(super) fn write(&mut self, region: Region, offset: u64, data: &[u8], now: u64) -> Outcome {
+        let mut outcome = Outcome::None;
+        match region {
+            Region::IoApic => self.ioapic.write(offset, data),
+            Region::AcpiPm => outcome = self.pm.write(offset, data, now).into(),
+            Region::PowerOff => outcome = power_off(offset, data),
+            _ => {
+                for (i, byte) in data.iter().enumerate() {
+                    let at = offset.saturating_add(i as u64);
+                    let asked = self.write_byte(region, at, *byte, now);
+                    if outcome == Outcome::None {
+                        outcome = asked;
+                    }
+                }
+            }
+        }
+        self.settle();
+        outcome
+    }
+
+    fn read_byte(&mut self, region: Region, offset: u64, now: u64) -> u8 {
+        let Some(port) = port(region, offset) else { return 0xff };
+        match region {
+            Region::PicMaster | Region::PicSlave | Region::Elcr => self.pic.read(port),
+            Region::Pit | Region::PortB => self.pit.read(port, now),
+            Region::Cmos => self.rtc.read(port, now),
+            Region::Port92 => self.pm.read_port92(),
+            Region::ResetControl => self.pm.read_reset_control(),
+            Region::IoApic | Region::AcpiPm | Region::PowerOff => 0xff,
+        }
+    }
+
+    fn write_byte(&mut self, region: Region, offset: u64, value: u8, now: u64) -> Outcome {
+        let Some(port) = port(region, offset) else { return Outcome::None };
+        match region {
+            Region::PicMaster | Region::PicSlave | Region::Elcr => self.pic.write(port, value),
+            Region::Pit => {
+                self.pit.write(port, value, now);
+                self.pit_programmed(port);
+            }
+            Region::PortB => self.pit.write(port, value, now),
+            Region::Cmos => self.rtc.write(port, value, now),
+            Region::Port92 => return self.pm.write_port92(value).into(),
+            Region::ResetControl => return self.pm.write_reset_control(value).into(),
+            Region::IoApic | Region::AcpiPm | Region::PowerOff => {}
+        }
+        Outcome::None
+    }
+}
+
+fn port(region: Region, offset: u64) -> Option<u16> {
+    let (range, _) = PORTS.iter().find(|(_, of)| *of == region)?;
+    let port = range.start().checked_add(u16::try_from(offset).ok()?)?;
+    range.contains(&port).then_some(port)
+}
+
+/// 0x34 to 0x600 (Cloud Hypervisor), 0x2000 in 16 bits to 0x604 (QEMU, Bochs).
+fn power_off(offset: u64, data: &[u8]) -> Outcome {
+    let ends = match (offset, data) {
+        (0, [first, ..]) => *first == 0x34,
+        (4, data) => *data == [0, 0x20],
+        _ => false,
+    };
+    if ends { Outcome::PowerOff } else { Outcome::None }
+}
+
+impl From<Action> for Outcome {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::None => Outcome::None,
+            Action::PowerOff => Outcome::PowerOff,
+            Action::Reset => Outcome::Reset,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a chipset asks for, carried to where it goes.
+//!
+//! Owns the way from a message or a line to inboxes and threads, and the vCPU that looks after the
+//! chipset's timers: its *owner*, vCPU 0 unless that waits for a SIPI. The timers are part of the
+//! owner's next expiry, so that a halted VM has one in the hierarchy. Must not know the devices.
+//!
+//! Races:
+//! 1. *A timer programmed by another vCPU.* The deadline is published before the owner is posted to;
+//!    the owner clears `PENDING` before it reads the deadline.
+//! 2. *An owner that goes to wait for its SIPI.* It gives the timers away after its word says so; who
+//!    gives them looks at the new owner's word after the gift, and goes on if that waits, too.
+
+use std::sync::atomic::{Ordering, fence};
+
+use devices::apic::{Ipi, Lint};
+use devices::chipset::{Chipset, Errand};
+use tmigr::Slot;
+
+use super::home::Worker;
+use super::{Core, Held, Post, State, Vcpu};
+use crate::clock;
+use crate::domain::TimerMode;
+use crate::vm::{self, VmShared};
+
+impl Worker<'_> {
+    /// Does something to the chipset of the VM of `from`, and what that asks for.
+    pub(super) fn board<R>(&self, from: &Vcpu, with: impl FnOnce(&mut Chipset) -> R) -> R {
+        let (answer, errands) = from.vm.board.with(clock::now_ns(), with);
+        if errands {
+            self.errands(from);
+        }
+        answer
+    }
+
+    /// Lets the chipset's timers fire if this vCPU looks after them and they are due. Answers whether
+    /// they were: there may be something in the inbox then.
+    pub(super) fn expire_board(&self, held: &Held<'_>, now: u64) -> bool {
+        let due = held.vcpu.board_deadline().is_some_and(|at| at <= now);
+        if due {
+            self.board(held.vcpu, |_| ());
+        }
+        due
+    }
+
+    /// Carries out what the chipset of the VM of `from`, which this thread holds, asks for.
+    pub(super) fn errands(&self, from: &Vcpu) {
+        let vm: &VmShared = &from.vm;
+        while let Some(errand) = vm.board.take_errand() {
+            match errand {
+                Errand::Message(message) => self.send(from, &message),
+                Errand::Intr if vm.board.intr() => self.look(from, 0),
+                // The vCPU that has been offered it finds that there is nothing to acknowledge.
+                Errand::Intr => {}
+                Errand::Earlier => self.look(from, vm.board.owner()),
+                Errand::Line { irq, asserted } => {
+                    if let Err(error) = vm.fd.set_irq_line(u32::from(irq), asserted) {
+                        tracing::error!(vm = %vm.name, irq, %error, "cannot drive an interrupt line");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the vCPU `index` of the VM look at the chipset, unless it is the one that asks.
+    fn look(&self, from: &Vcpu, index: u32) {
+        if index == from.index {
+            return;
+        }
+        let Some(vcpu) = self.domain.vcpu(Slot(from.vm.first_slot + index)) else { return };
+        if self.domain.policy.mode == TimerMode::Kernel {
+            vcpu.thread.kick();
+        } else {
+            self.domain.post(vcpu, Post::Interrupt);
+        }
+    }
+
+    /// Sends an interrupt from `from`, or from the chipset, to the vCPUs of the VM that it names.
+    pub(super) fn send(&self, from: &Vcpu, ipi: &Ipi) {
+        let vm: &VmShared = &from.vm;
+        for target in vm.routing.resolve(from.index as usize, ipi) {
+            let slot = Slot(vm.first_slot + target as u32);
+            if let Some(vcpu) = self.domain.vcpu(slot)
+                && let Some(why) = vm::put(&vcpu.inbox, ipi)
+            {
+                self.domain.post(vcpu, why);
+            }
+        }
+    }
+
+    /// The processor takes an external interrupt and learns its vector from the PIC.
+    pub(super) fn acknowledge_external(&self, vcpu: &Vcpu, core: &mut Core) -> Option<u8> {
+        core.apic.take_extint();
+        let now = clock::now_ns();
+        let vector = self.board(vcpu, |chipset| chipset.acknowledge(now));
+        // An NMI on this line comes on its rising edge, which an acknowledgement does not make.
+        let _ = core.apic.set_lint(Lint::Lint0, vcpu.vm.board.intr());
+        Some(vector)
+    }
+
+    /// This thread's vCPU waits for its SIPI: another one looks after the chipset's timers.
+    pub(super) fn pass_board(&self) {
+        let vm = &self.vcpu.vm;
+        if vm.board.owner() != self.vcpu.index {
+            return;
+        }
+        for index in (0..vm.cpus).filter(|index| *index != self.vcpu.index) {
+            let Some(next) = self.domain.vcpu(Slot(vm.first_slot + index)) else { continue };
+            if waits(next) {
+                continue;
+            }
+            vm.board.give_to(index);
+            fence(Ordering::SeqCst);
+            if !waits(next) {
+                self.domain.post(next, Post::Interrupt);
+                return;
+            }
+        }
+    }
+}
+
+fn waits(vcpu: &Vcpu) -> bool {
+    matches!(vcpu.word.load().state(), State::WaitSipi | State::Stopped)
+}
+
+impl Held<'_> {
+    /// Takes over the level of the PIC's output, which is wired to LINT0 of the boot processor.
+    pub(super) fn look_at_lines(&mut self) -> Result<(), kvm_ioctls::Error> {
+        if self.vcpu.index != 0 {
+            return Ok(());
+        }
+        let level = self.vcpu.vm.board.intr();
+        if self.apic.set_lint(Lint::Lint0, level) && !self.wait_sipi {
+            self.give_nmi()?;
+        }
+        Ok(())
+    }
+}
