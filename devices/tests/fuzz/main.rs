@@ -7,15 +7,20 @@
 
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
+mod acpi_pm;
+mod apic;
+mod chipset;
 mod ioapic;
 mod pic;
+mod pit;
+mod rtc;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -39,4 +44,17 @@ pub fn run(name: &str, once: impl Fn(&mut SmallRng)) {
         runs += 1;
     }
     assert!(runs > 0, "{name}: not one run in {limit:?}");
+}
+
+/// The next moment, in ns: mostly a little later, sometimes much, sometimes earlier.
+pub fn step(random: &mut SmallRng, now: u64) -> u64 {
+    match random.random_range(0..40) {
+        0 => now.saturating_sub(random.random_range(0..1 << 30)),
+        1 => now.saturating_add(random.random_range(0..1 << 45)),
+        2 if random.random_range(0..20) == 0 => random.random(),
+        _ => {
+            let bits = random.random_range(1..28);
+            now.saturating_add(random.random_range(0..1 << bits))
+        }
+    }
 }
