@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use devices::apic::{ApicConfig, LocalApic};
+use devices::apic::{ApicConfig, Inbox, LocalApic};
 use devices::time::Moment;
 
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -55,5 +55,26 @@ fn tick(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, tick);
+/// What an interrupt costs where most of them are: nothing to do, and somebody else's inbox.
+fn interrupts(c: &mut Criterion) {
+    let mut group = c.benchmark_group("interrupts");
+    let mut apic = apic();
+    let inbox = Inbox::new();
+    group.bench_function("post into an inbox (goal: 25 ns)", |b| {
+        b.iter(|| inbox.post(black_box(VECTOR)));
+    });
+    group.bench_function("post level-triggered", |b| {
+        b.iter(|| inbox.post_level(black_box(VECTOR)));
+    });
+    let _ = apic.pull(&inbox);
+    apic.acknowledge(VECTOR);
+    let _ = apic.write_msr(EOI, 0, Moment::default());
+    group.bench_function("what to inject, nothing pending (goal: 10 ns)", |b| {
+        b.iter(|| black_box(&apic).next_vector());
+    });
+    group.bench_function("pull of an empty inbox", |b| b.iter(|| apic.pull(black_box(&inbox))));
+    group.finish();
+}
+
+criterion_group!(benches, tick, interrupts);
 criterion_main!(benches);

@@ -293,8 +293,9 @@ impl LocalApic {
 
     /// The vector to inject next: the highest in IRR if its class is above PPR's.
     #[must_use]
+    #[inline]
     pub fn next_vector(&self) -> Option<u8> {
-        if !self.enabled() {
+        if self.irr.is_empty() || !self.enabled() {
             return None;
         }
         self.irr.highest().filter(|vector| class(*vector) > class(self.ppr()))

@@ -95,10 +95,6 @@ impl LocalApic {
 }
 
 impl VectorSet {
-    fn is_empty(&self) -> bool {
-        self.highest().is_none()
-    }
-
     /// The vector, if there is exactly one.
     fn only(&self) -> Option<u8> {
         let vector = self.highest()?;

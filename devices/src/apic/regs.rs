@@ -82,31 +82,40 @@ pub(super) const ESR_ILLEGAL_REGISTER: u32 = 1 << 7;
 /// Vectors below this one are reserved for exceptions and never delivered by an APIC.
 pub(super) const FIRST_LEGAL_VECTOR: u8 = 16;
 
-/// One bit for each vector: the form of IRR, ISR and TMR.
+/// One bit for each vector: IRR, ISR and TMR, two of the eight registers in a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct VectorSet([u32; 8]);
+pub(super) struct VectorSet([u64; 4]);
 
 impl VectorSet {
     pub(super) fn insert(&mut self, vector: u8) {
-        self.0[usize::from(vector / 32)] |= 1 << (vector % 32);
+        self.0[usize::from(vector / 64)] |= 1 << (vector % 64);
     }
 
     pub(super) fn remove(&mut self, vector: u8) {
-        self.0[usize::from(vector / 32)] &= !(1 << (vector % 32));
+        self.0[usize::from(vector / 64)] &= !(1 << (vector % 64));
     }
 
     pub(super) fn contains(&self, vector: u8) -> bool {
-        self.0[usize::from(vector / 32)] & (1 << (vector % 32)) != 0
+        self.0[usize::from(vector / 64)] & (1 << (vector % 64)) != 0
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    #[inline]
     pub(super) fn highest(&self) -> Option<u8> {
-        let (word, bits) = (0_u8..8).zip(self.0).rev().find(|(_, bits)| *bits != 0)?;
-        Some(word * 32 + bits.ilog2() as u8)
+        // Asked at each entry, mostly in vain.
+        if self.is_empty() {
+            return None;
+        }
+        let (word, bits) = (0_u8..4).zip(self.0).rev().find(|(_, bits)| *bits != 0)?;
+        Some(word * 64 + bits.ilog2() as u8)
     }
 
     /// The 32 bits that register `index` (0 to 7) of the eight shows.
     pub(super) fn register(&self, index: u32) -> u32 {
-        self.0[index as usize & 7]
+        (self.0[index as usize / 2 & 3] >> (32 * (index & 1))) as u32
     }
 }
 
