@@ -21,6 +21,9 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("apic-modes", &["apic_modes.c", "check.c", "irq.c", "trap.S"]),
     ("ipis", &["ipis.c", "check.c", "irq.c", "trap.S"]),
     ("pit", &["pit.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("pic", &["pic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("rtc", &["rtc.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("ioapic", &["ioapic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 

@@ -24,7 +24,7 @@ bool try_wrmsr(u32 msr, u64 value);
 
 /* irq.c */
 #define MARK_LAST 0x0f
-/* Gates for NMI and the vectors 0x20 to 0xff, and the #GP of the above. */
+/* After apic_choose. Gates for NMI and the vectors 0x20 to 0xff, and the #GP of the above. */
 void irq_open(void);
 /* Called for each interrupt after it was logged; without one, EOI is written
  * for all but NMI and the spurious vector. */

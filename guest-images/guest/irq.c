@@ -22,10 +22,24 @@ void (*volatile irq_hook)(u32 vector);
 
 extern const u8 irq_stubs[], nmi_stub[], fault_stub[];
 
+/* Where nobody tells: the TSC's cycles in 2 ms of the APIC timer. */
+static u64 measured_hz(void)
+{
+    u64 ticks = apic_timer_hz() / 500;
+    apic_open();
+    apic_write(APIC_TMICT, ~0u);
+    u64 start = rdtsc();
+    while (~0u - apic_read(APIC_TMCCT) < ticks)
+        barrier();
+    u64 cycles = rdtsc() - start;
+    apic_write(APIC_TMICT, 0);
+    return cycles * 500;
+}
+
 void irq_open(void)
 {
     u64 hz = tsc_hz();
-    cycles_per_us = hz ? hz / 1000000 : 1000;
+    cycles_per_us = (hz ? hz : measured_hz()) / 1000000;
     set_gate(VECTOR_NMI, nmi_stub);
     set_gate(13, fault_stub);
     for (u32 vector = 0x20; vector < 0x100; vector++)

@@ -8,6 +8,7 @@
 const char image_name[] = "nmi";
 
 #define MILLISECOND 1000000
+#define PATIENCE_CYCLES 3000000000ul
 
 static void send_nmi(void)
 {
@@ -106,14 +107,22 @@ static void blocking(void)
     apic_write(APIC_SVR, 0x100 | VECTOR_SPURIOUS);
 }
 
+/* Of CPU 0: written by it, read by CPU 1. */
+static volatile u64 asleep, awake;
+
 /* CPU 1: a fixed interrupt, which CPU 0 must not wake for, then an NMI. */
 static void other(u32 cpu)
 {
+    while (!asleep)
+        pause_us(100);
     pause_us(3000);
     apic_send(0, ICR_FIXED | 0x50);
     pause_us(3000);
     log_mark(1);
-    apic_send(0, ICR_NMI);
+    /* Again where CPU 0 took it before it came to its HLT. */
+    do
+        apic_send(0, ICR_NMI);
+    while (!wait_tsc(PATIENCE_CYCLES, &awake, 1));
     serve(cpu);
 }
 
@@ -123,7 +132,9 @@ static void halting_with_if_clear(void)
     log_clear();
     if (!start_ap(1, other))
         fail("CPU 1 did not answer INIT and SIPI");
+    asleep = 1;
     hlt();
+    awake = 1;
     check("fixed-interrupt-ends-no-halt-with-if-clear", log_count(1) == 1);
     check_log("nmi-ends-a-halt-with-if-clear", 0, "02");
     take(2);

@@ -38,6 +38,9 @@ static IMAGES: &[Image] = &[
     image!("apic-modes", "checks the local APIC of one CPU: modes, priorities, timer"),
     image!("ipis", "checks every kind of interrupt between CPUs"),
     image!("pit", "checks the 8254 timer"),
+    image!("pic", "checks the pair of 8259A interrupt controllers"),
+    image!("rtc", "checks the MC146818 clock"),
+    image!("ioapic", "checks the I/O APIC"),
     image!("nmi", "checks NMI, HLT and the shadows of instructions"),
 ];
 
