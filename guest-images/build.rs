@@ -18,9 +18,16 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("busy", &["busy.c", "user.c", "user.S"]),
     ("ipi", &["ipi.c"]),
     ("halt", &["halt.c", "halt_entry.S"]),
+    ("apic-modes", &["apic_modes.c", "check.c", "irq.c", "trap.S"]),
+    ("ipis", &["ipis.c", "check.c", "irq.c", "trap.S"]),
+    ("pit", &["pit.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("pic", &["pic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("rtc", &["rtc.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("ioapic", &["ioapic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 
-const HEADERS: &[&str] = &["abi.h", "kernel.h", "user.h", "tick.h", "link.ld"];
+const HEADERS: &[&str] = &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "link.ld"];
 
 const COMPILE: &[&str] = &[
     "-std=gnu11",

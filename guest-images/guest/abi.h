@@ -59,6 +59,7 @@
 /* Mapped by the page tables, backed by nothing on the machines we boot on. */
 #define UNMAPPED_GPA    0xd0000000
 #define XAPIC_BASE      0xfee00000
+#define IOAPIC_GPA      0xfec00000
 
 #define MSR_APIC_BASE   0x1b
 #define MSR_TSC_DEADLINE 0x6e0
@@ -70,14 +71,28 @@
 
 /* xAPIC register offsets; the x2APIC MSR is MSR_X2APIC + offset / 16. */
 #define APIC_ID         0x020
+#define APIC_VERSION    0x030
 #define APIC_TPR        0x080
+#define APIC_PPR        0x0a0
 #define APIC_EOI        0x0b0
+#define APIC_LDR        0x0d0
+#define APIC_DFR        0x0e0
 #define APIC_SVR        0x0f0
+#define APIC_ISR        0x100
+#define APIC_TMR        0x180
+#define APIC_IRR        0x200
+#define APIC_ESR        0x280
 #define APIC_ICR        0x300
 #define APIC_ICR_HIGH   0x310
 #define APIC_LVT_TIMER  0x320
+#define APIC_LVT_THERMAL 0x330
+#define APIC_LVT_PERF   0x340
+#define APIC_LVT_LINT0  0x350
+#define APIC_LVT_LINT1  0x360
+#define APIC_LVT_ERROR  0x370
 #define APIC_TMICT      0x380
 #define APIC_TMCCT      0x390
 #define APIC_TDCR       0x3e0
+#define APIC_SELF_IPI   0x3f0
 
 #endif

@@ -21,6 +21,7 @@
         movl $(pd_low + 7), pdpt
         movl $(pd_high + 7), pdpt + 3 * 8
         movl $(UNMAPPED_GPA + 0x87), pd_high + ((UNMAPPED_GPA - 0xc0000000) >> 21) * 8
+        movl $(IOAPIC_GPA + 0x9b), pd_high + ((IOAPIC_GPA - 0xc0000000) >> 21) * 8
         movl $(XAPIC_BASE + 0x9b), pd_high + ((XAPIC_BASE - 0xc0000000) >> 21) * 8
         .endm
 
@@ -135,6 +136,7 @@ exception_stubs:
         jmp exception_common
         .set vector, vector + 1
         .endr
+        .globl exception_common
 exception_common:
         mov %rsp, %rdi
         and $-16, %rsp

@@ -170,15 +170,24 @@ void pv_eoi_open(volatile struct report *report);
 #define ICR_NMI     0x4400
 #define ICR_INIT    0x4500
 #define ICR_SIPI    0x4600
+#define ICR_LOWEST  0x4100
+#define ICR_LOGICAL 0x800
+#define ICR_SELF    0x40000
+#define ICR_ALL     0x80000
+#define ICR_OTHERS  0xc0000
 void apic_send(u32 target, u32 command);
 void apic_timer_once(u64 nanoseconds, u32 vector);
 
 /* smp.c */
 u32 cpus_wanted(u32 otherwise);
 void start_aps(u32 cpus, void (*body)(u32 cpu));
+/* INIT, one SIPI; false if it did not answer. */
+bool start_ap(u32 cpu, void (*body)(u32 cpu));
 bool wait_tsc(u64 cycles, const volatile u64 *value, u64 at_least);
 
 /* power.c */
+/* `code` goes to port 0xf4 if there is one. */
+void leave(bool has_code, u8 code) __attribute__((noreturn));
 void finish(void) __attribute__((noreturn));
 void fail(const char *why) __attribute__((noreturn));
 void empty_idt(void);

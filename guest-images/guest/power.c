@@ -23,8 +23,7 @@ void triple_fault(void)
         __asm__ volatile("ud2");
 }
 
-static void leave(bool has_code, u8 code) __attribute__((noreturn));
-static void leave(bool has_code, u8 code)
+void leave(bool has_code, u8 code)
 {
     cli();
     if (has_code)

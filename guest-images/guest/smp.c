@@ -48,20 +48,25 @@ bool wait_tsc(u64 cycles, const volatile u64 *value, u64 at_least)
     return true;
 }
 
-void start_aps(u32 cpus, void (*body)(u32 cpu))
+bool start_ap(u32 cpu, void (*body)(u32 cpu))
 {
     const u64 patience = 20000000000ul;
     u8 *to = (u8 *)TRAMPOLINE;
     for (const u8 *from = trampoline_start; from < trampoline_end; from++)
         *to++ = *from;
     ap_body = body;
-    for (u32 cpu = 1; cpu < cpus; cpu++) {
-        ap_stack = stacks[cpu - 1] + STACK_BYTES;
-        ap_cpu = cpu;
-        barrier();
-        apic_send(cpu, ICR_INIT);
-        apic_send(cpu, ICR_SIPI | TRAMPOLINE >> 12);
-        if (!wait_tsc(patience, &ap_up, cpu))
+    ap_stack = stacks[cpu - 1] + STACK_BYTES;
+    ap_cpu = cpu;
+    ap_up = 0;
+    barrier();
+    apic_send(cpu, ICR_INIT);
+    apic_send(cpu, ICR_SIPI | TRAMPOLINE >> 12);
+    return wait_tsc(patience, &ap_up, cpu);
+}
+
+void start_aps(u32 cpus, void (*body)(u32 cpu))
+{
+    for (u32 cpu = 1; cpu < cpus; cpu++)
+        if (!start_ap(cpu, body))
             fail("a vCPU did not answer INIT and SIPI");
-    }
 }

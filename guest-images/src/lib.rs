@@ -35,6 +35,13 @@ static IMAGES: &[Image] = &[
     image!("busy", "counts in user mode and never halts"),
     image!("ipi", "passes IPIs round a ring of vCPUs that sleep in HLT"),
     image!("halt", "checks what ends a HLT"),
+    image!("apic-modes", "checks the local APIC of one CPU: modes, priorities, timer"),
+    image!("ipis", "checks every kind of interrupt between CPUs"),
+    image!("pit", "checks the 8254 timer"),
+    image!("pic", "checks the pair of 8259A interrupt controllers"),
+    image!("rtc", "checks the MC146818 clock"),
+    image!("ioapic", "checks the I/O APIC"),
+    image!("nmi", "checks NMI, HLT and the shadows of instructions"),
 ];
 
 /// Every image, in a fixed order.

@@ -1,0 +1,178 @@
+/*
+ * The clock of an MC146818: its registers, and its interrupt, IRQ 8, by way of
+ * the I/O APIC where there is one, else of the 8259A (Motorola MC146818A
+ * datasheet).
+ */
+#include "legacy.h"
+
+const char image_name[] = "rtc";
+
+#define REG_A 0x0a
+#define REG_B 0x0b
+#define REG_C 0x0c
+#define REG_D 0x0d
+#define UIP 0x80
+#define B_SET 0x80
+#define B_PERIODIC 0x40
+#define B_ALARM 0x20
+#define B_UPDATE 0x10
+#define B_BINARY 0x04
+#define B_24_HOURS 0x02
+
+static volatile u8 flags;
+
+static void on_irq8(u32 vector)
+{
+    (void)vector;
+    flags |= rtc_read(REG_C);
+    if (ioapic_is_there())
+        apic_eoi();
+    else
+        pic_hook(0x28);
+}
+
+static u32 binary(u8 value)
+{
+    return rtc_read(REG_B) & B_BINARY ? value : (value >> 4) * 10u + (value & 15);
+}
+
+/* Whether the update that makes a second comes within two. */
+static bool wait_second(void)
+{
+    u8 second = rtc_read(0);
+    u64 start = rdtsc();
+    while (rtc_read(0) == second)
+        if (is_over(start, 2000000))
+            return false;
+    return true;
+}
+
+static void date(void)
+{
+    u32 second = binary(rtc_read(0)), minute = binary(rtc_read(2)), hour = binary(rtc_read(4) & 0x7f);
+    u32 weekday = binary(rtc_read(6)), day = binary(rtc_read(7)), month = binary(rtc_read(8));
+    u32 year = binary(rtc_read(9)), century = binary(rtc_read(0x32));
+    check("second-minute-hour-are-plausible", second < 60 && minute < 60 && hour < 24);
+    check("day-and-month-are-plausible",
+          day >= 1 && day <= 31 && month >= 1 && month <= 12 && weekday >= 1 && weekday <= 7);
+    check("year-is-plausible", year >= 20 && year <= 99);
+    check_is("century", century, 20);
+}
+
+static void registers(void)
+{
+    rtc_write(REG_B, B_24_HOURS);
+    check_is("d-says-valid", rtc_read(REG_D), 0x80);
+    check_is("a-keeps-rate", (rtc_write(REG_A, 0x26), rtc_read(REG_A) & 0x7f), 0x26);
+    check_is("b-keeps-24-hours", rtc_read(REG_B), B_24_HOURS);
+    rtc_write(0x40, 0xa5);
+    rtc_write(0x7f, 0x5a);
+    check_is("memory-keeps-a-byte", rtc_read(0x40), 0xa5);
+    check_is("memory-has-128-bytes", rtc_read(0x7f), 0x5a);
+    outb(RTC_INDEX, 0x80 | 0x40);
+    check_is("index-bit-7-is-not-address", inb(RTC_DATA), 0xa5);
+    date();
+    check("seconds-pass", wait_second());
+    /* An update begins at most a second after the last, and UIP shows before it. */
+    u64 start = rdtsc();
+    bool seen = false;
+    while (!is_over(start, 1100000) && !seen)
+        seen = rtc_read(REG_A) & UIP;
+    check("uip-shows", seen);
+}
+
+static void stopping(void)
+{
+    rtc_write(REG_B, B_SET | B_24_HOURS);
+    rtc_write(0, 0x58);
+    rtc_write(2, 0x59);
+    rtc_write(4, 0x23);
+    rtc_write(6, 0x05);
+    rtc_write(7, 0x29);
+    rtc_write(8, 0x02);
+    rtc_write(9, 0x24);
+    check_is("set-keeps-the-second", rtc_read(0), 0x58);
+    check_is("set-shows-no-uip", rtc_read(REG_A) & UIP, 0);
+    rtc_write(0, 0x59);
+    rtc_write(REG_B, B_24_HOURS);
+    check("clock-runs-on-from-what-was-set", wait_second());
+    check_is("midnight-minute", rtc_read(2), 0);
+    check_is("midnight-hour", rtc_read(4), 0);
+    check_is("leap-day-goes-to-march-day", rtc_read(7), 1);
+    check_is("leap-day-goes-to-march-month", rtc_read(8), 3);
+    check_is("midnight-weekday", rtc_read(6), 6);
+    rtc_write(REG_B, B_SET | B_24_HOURS | B_BINARY);
+    rtc_write(4, 23);
+    check_is("binary-hour-is-kept", rtc_read(4), 23);
+    rtc_write(REG_B, B_24_HOURS);
+}
+
+static u32 count_for(u64 us)
+{
+    rtc_read(REG_C);
+    flags = 0;
+    log_total = 0;
+    sti();
+    pause_us(us);
+    cli();
+    return log_total;
+}
+
+static void interrupts(void)
+{
+    rtc_read(REG_C);
+    check_is("c-is-clear-after-reading", rtc_read(REG_C), 0);
+    check_is("no-interrupt-is-enabled", count_for(5000), 0);
+    rtc_write(REG_A, 0x26);
+    rtc_write(REG_B, B_24_HOURS | B_PERIODIC);
+    u32 seen = count_for(100000);
+    check("periodic-comes-1024-times-a-second", seen >= 82 && seen <= 122);
+    check_is("periodic-flag", flags & 0xc0, 0xc0);
+    rtc_write(REG_A, 0x2a);
+    seen = count_for(250000);
+    check("periodic-comes-64-times-a-second", seen >= 13 && seen <= 19);
+    rtc_write(REG_B, B_24_HOURS);
+    check_is("periodic-stops", count_for(50000), 0);
+    rtc_write(REG_A, 0x26);
+    wait_second();
+    rtc_write(REG_B, B_24_HOURS | B_UPDATE);
+    seen = count_for(1500000);
+    check("update-ends-come-each-second", seen >= 1 && seen <= 2);
+    check_is("update-ended-flag", flags & 0x90, 0x90);
+    rtc_write(REG_B, B_24_HOURS);
+    wait_second();
+    u32 next = (binary(rtc_read(0)) + 1) % 60;
+    rtc_write(1, (u8)(next / 10 << 4 | next % 10));
+    rtc_write(3, 0xff);
+    rtc_write(5, 0xff);
+    rtc_read(REG_C);
+    rtc_write(REG_B, B_24_HOURS | B_ALARM);
+    check_is("alarm-comes-once-in-two-seconds", count_for(1500000), 1);
+    check_is("alarm-flag", flags & 0xa0, 0xa0);
+    rtc_write(REG_B, B_24_HOURS);
+}
+
+void image_main(void)
+{
+    apic_choose();
+    irq_open();
+    apic_open();
+    bool there = (rtc_read(REG_D), inb(RTC_DATA) == 0x80);
+    check("present", there);
+    if (!there)
+        check_end();
+    registers();
+    stopping();
+    pic_open(0x20, 0x28);
+    if (ioapic_is_there()) {
+        ioapic_mask_all();
+        ioapic_set(8, 0x38, 0);
+    } else {
+        lint0_open();
+        outb(PIC1_DATA, 0xfb);
+        outb(PIC2_DATA, 0xfe);
+    }
+    irq_hook = on_irq8;
+    interrupts();
+    check_end();
+}
