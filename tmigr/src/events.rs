@@ -66,14 +66,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         // The level above cleans up. With no level above, the first event has to be reported.
         if ignore && !walk.remote && group.above().is_some() {
             Counters::count(&group.counters.walks_unlocked);
-            self.trace(|| updated(group, None, place, walk));
+            self.trace(move || updated(group, None, place, walk));
             return (Climb::Done, None);
         }
         let mut queue = group.lock_for_walk();
         let event = (!ignore).then_some(Event { expires: walk.next, slot: walk.slot });
         let word = group.word.load();
         let climb = settle(group, &mut queue, word, place.mask, event, walk);
-        self.trace(|| updated(group, None, place, walk));
+        self.trace(move || updated(group, None, place, walk));
         (climb, Some(queue))
     }
 
@@ -93,7 +93,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let word = group.word.load();
         if child.word.load().active() != 0 {
             drop((queue, below));
-            self.trace(|| updated(group, Some(child), place, walk));
+            self.trace(move || updated(group, Some(child), place, walk));
             return (Climb::Done, None);
         }
         let first = child.first(&mut below).filter(|event| event.expires != NEVER);
@@ -102,7 +102,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let climb = settle(group, &mut queue, word, place.mask, first, walk);
         child.publish(&below);
         drop(below);
-        self.trace(|| updated(group, Some(child), place, walk));
+        self.trace(move || updated(group, Some(child), place, walk));
         (climb, Some(queue))
     }
 
