@@ -12,8 +12,8 @@
 //! two locks second sees both the event and the idle word. Both may be told the expiry, which
 //! costs a wakeup and loses nothing.
 
-use crate::group::{Counters, Events, Group, Place, index_of};
-use crate::queue::Event;
+use crate::group::{Counters, Group, Locked, Place, index_of};
+use crate::queue::{Event, Queue};
 use crate::trace::TraceEvent;
 use crate::word::Word;
 use crate::{Hierarchy, NEVER, Slot, some_unless_never};
@@ -50,60 +50,86 @@ pub(crate) enum Climb {
     Done,
 }
 
-/// A child's event on its way into the group's queue.
-struct Offer {
-    mask: u8,
-    event: Event,
-    ignore: bool,
-}
-
-/// The group that a walk comes from.
-pub(crate) struct Below<'a, const F: usize> {
-    pub group: &'a Group<F>,
-    /// Its queue, if the walk has locked it.
-    events: Option<Events<'a, F>>,
-}
+/// Whether the walk goes on, and the queue that it goes on from, if it has locked that.
+type Updated<'a, const F: usize> = (Climb, Option<Locked<'a, F>>);
 
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
-    /// Updates the queue of `group` with the event of what the walk came from: the slot itself if
-    /// `below` is `None`, else that group. Returns `group` as what the walk goes on from.
-    #[inline]
-    pub(crate) fn update_events<'a>(
+    /// Updates the queue of `group` with the event of the slot that the walk starts from.
+    #[inline(always)]
+    pub(crate) fn update_from_slot<'a>(
         &self,
         group: &'a Group<FANOUT>,
-        below: Option<Below<'a, FANOUT>>,
         place: Place,
         walk: &mut Walk,
-    ) -> (Climb, Below<'a, FANOUT>) {
-        let child = below.as_ref().map(|below| below.group);
-        let (climb, events) = match below {
-            None => update_from_slot(group, place, walk),
-            Some(below) => update_from_group(group, below, place, walk),
-        };
-        self.trace(|| updated(group, child, place, walk));
-        (climb, Below { group, events })
+    ) -> Updated<'a, FANOUT> {
+        let ignore = group.ignores(place.mask);
+        // The level above cleans up. With no level above, the first event has to be reported.
+        if ignore && !walk.remote && group.above().is_some() {
+            Counters::count(&group.counters.walks_unlocked);
+            self.trace(move || updated(group, None, place, walk));
+            return (Climb::Done, None);
+        }
+        let mut queue = group.lock_for_walk();
+        let event = (!ignore).then_some(Event { expires: walk.next, slot: walk.slot });
+        let word = group.word.load();
+        let climb = settle(group, &mut queue, word, place.mask, event, walk);
+        self.trace(move || updated(group, None, place, walk));
+        (climb, Some(queue))
     }
 
-    /// Walks `update_events` from a slot's place upwards until it is done.
+    /// Updates the queue of `group` with the first event of `child`, whose queue is `below` if the
+    /// walk has locked it.
+    #[inline(always)]
+    pub(crate) fn update_from_group<'a>(
+        &self,
+        group: &'a Group<FANOUT>,
+        place: Place,
+        child: &Group<FANOUT>,
+        below: Option<Locked<'_, FANOUT>>,
+        walk: &mut Walk,
+    ) -> Updated<'a, FANOUT> {
+        let mut below = below.unwrap_or_else(|| child.lock());
+        let mut queue = group.lock_for_walk();
+        let word = group.word.load();
+        if child.word.load().active() != 0 {
+            drop((queue, below));
+            self.trace(move || updated(group, Some(child), place, walk));
+            return (Climb::Done, None);
+        }
+        let first = child.first(&mut below).filter(|event| event.expires != NEVER);
+        group.set_ignored(place.mask, first.is_none());
+        // `below` stays locked: what it says must not change before it is queued here.
+        let climb = settle(group, &mut queue, word, place.mask, first, walk);
+        child.publish(&below);
+        drop(below);
+        self.trace(move || updated(group, Some(child), place, walk));
+        (climb, Some(queue))
+    }
+
+    /// Updates the queues from a slot's place upwards until it is done.
     pub(crate) fn update_upwards(&self, from: Place, walk: &mut Walk) {
-        self.update_from(from, None, walk);
-    }
-
-    /// Walks `update_events` from a group that is up to date upwards until it is done.
-    pub(crate) fn update_above<'a>(&'a self, below: Below<'a, FANOUT>, walk: &mut Walk) {
-        if let Some(above) = below.group.above() {
-            self.update_from(above, Some(below), walk);
+        let group = self.groups.get(from.group);
+        let (climb, queue) = self.update_from_slot(group, from, walk);
+        if climb == Climb::Up {
+            self.update_above(group, queue, walk);
         }
     }
 
-    fn update_from<'a>(&'a self, from: Place, below: Option<Below<'a, FANOUT>>, walk: &mut Walk) {
-        let mut last = below;
-        for (group, place) in self.path(from) {
-            let (climb, below) = self.update_events(group, last, place, walk);
+    /// Updates the queues above a group that is up to date until it is done.
+    #[inline(never)]
+    pub(crate) fn update_above<'a>(
+        &'a self,
+        mut child: &'a Group<FANOUT>,
+        mut queue: Option<Locked<'a, FANOUT>>,
+        walk: &mut Walk,
+    ) {
+        while let Some(above) = child.above() {
+            let group = self.groups.get(above.group);
+            let (climb, here) = self.update_from_group(group, above, child, queue, walk);
             if climb == Climb::Done {
                 return;
             }
-            last = Some(below);
+            (child, queue) = (group, here);
         }
     }
 }
@@ -129,73 +155,29 @@ fn updated<const F: usize>(
     }
 }
 
-/// Whether the walk goes on, and the queue of the group that it is at, if that is locked.
-type Updated<'a, const F: usize> = (Climb, Option<Events<'a, F>>);
-
-#[inline]
-fn update_from_slot<'a, const F: usize>(
-    group: &'a Group<F>,
-    place: Place,
-    walk: &mut Walk,
-) -> Updated<'a, F> {
-    let ignore = group.ignores(place.mask);
-    // The level above cleans up. With no level above, the first event has to be reported.
-    if ignore && !walk.remote && group.above().is_some() {
-        Counters::count(&group.counters.walks_unlocked);
-        return (Climb::Done, None);
-    }
-    let mut events = group.lock();
-    events.count_walk();
-    let event = Event { expires: walk.next, slot: walk.slot };
-    let offer = Offer { mask: place.mask, event, ignore };
-    let climb = settle(group, &mut events, group.word.load(), offer, walk);
-    (climb, Some(events))
-}
-
-fn update_from_group<'a, const F: usize>(
-    group: &'a Group<F>,
-    below: Below<'a, F>,
-    place: Place,
-    walk: &mut Walk,
-) -> Updated<'a, F> {
-    let child = below.group;
-    let mut below = below.events.unwrap_or_else(|| child.lock());
-    let mut events = group.lock();
-    events.count_walk();
-    let word = group.word.load();
-    if child.word.load().active() != 0 {
-        return (Climb::Done, None);
-    }
-    let first = below.first().filter(|event| event.expires != NEVER);
-    group.set_ignored(place.mask, first.is_none());
-    let event = first.unwrap_or(Event { expires: NEVER, slot: walk.slot });
-    let offer = Offer { mask: place.mask, event, ignore: first.is_none() };
-    // `below` stays locked: what it says must not change before it is queued here.
-    let climb = settle(group, &mut events, word, offer, walk);
-    (climb, Some(events))
-}
-
-#[inline]
+/// Queues a child's event, `None` if there is none that counts, under the group's lock.
+#[inline(always)]
 fn settle<const F: usize>(
     group: &Group<F>,
-    events: &mut Events<'_, F>,
+    queue: &mut Queue<F>,
     word: Word,
-    offer: Offer,
+    mask: u8,
+    event: Option<Event>,
     walk: &mut Walk,
 ) -> Climb {
     let mut climb = Climb::Up;
-    events.put(index_of(offer.mask), (!offer.ignore).then_some(offer.event));
+    queue.put(index_of(mask), event);
     // After a remote expiry a queued event of an idle group could be lost without the levels above.
-    if offer.ignore && !(walk.remote && word.active() == 0) {
+    if event.is_none() && !(walk.remote && word.active() == 0) {
         climb = Climb::Done;
     }
     if word.migrator().is_none() && group.above().is_none() {
         climb = Climb::Done;
         if !walk.remote {
-            walk.first = events.first().map_or(NEVER, |event| event.expires);
+            walk.first = group.first(queue).map_or(NEVER, |event| event.expires);
         }
     }
-    if events.publish() {
+    if group.publish(queue) {
         walk.touch(group.level);
     }
     climb

@@ -165,82 +165,58 @@ impl<const FANOUT: usize> Group<FANOUT> {
         }
     }
 
-    /// Locks the queue.
+    /// Locks the queue. Whoever changes it publishes what became of its first expiry.
     #[inline]
-    pub(crate) fn lock(&self) -> Events<'_, FANOUT> {
+    pub(crate) fn lock(&self) -> Locked<'_, FANOUT> {
         #[cfg(test)]
         LOCKS.with(|locks| locks.set(locks.get() + 1));
         let queue = sync::lock(&self.queue);
         Counters::count_locked(&self.counters.locks);
-        Events { group: self, queue }
-    }
-}
-
-#[cfg(test)]
-thread_local! {
-    /// How often this thread has locked a group.
-    pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
-}
-
-/// The locked queue of a group. What became of `next_expiry` is published when all is done to the
-/// queue, so a reader without the lock sees no state that is too late. A walk that keeps the lock to
-/// climb may clean the queue's front meanwhile: that is published, later, with the lock's end.
-pub(crate) struct Events<'a, const FANOUT: usize> {
-    group: &'a Group<FANOUT>,
-    queue: MutexGuard<'a, Queue<FANOUT>>,
-}
-
-impl<const FANOUT: usize> Events<'_, FANOUT> {
-    /// The first event that counts; ignored ones before it are dropped.
-    pub(crate) fn first(&mut self) -> Option<Event> {
-        let group = self.group;
-        self.queue.first(|child| group.ignores_child(child))
+        queue
     }
 
-    /// Takes out the first event that counts, if it is due.
-    pub(crate) fn take_expired(&mut self, now: u64) -> Option<Event> {
-        let group = self.group;
-        self.queue.take_expired(now, |child| group.ignores_child(child))
-    }
-
-    /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
+    /// The same for a walk that has come this far.
     #[inline]
-    pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
-        if event.is_some_and(|event| self.queue.keep_place(child, event)) {
-            return;
-        }
-        self.queue.remove(child);
-        if let Some(event) = event {
-            self.queue.insert(child, event);
-        }
+    pub(crate) fn lock_for_walk(&self) -> Locked<'_, FANOUT> {
+        let queue = self.lock();
+        Counters::count_locked(&self.counters.walks_locked);
+        queue
     }
 
-    /// A walk has come this far.
-    pub(crate) fn count_walk(&self) {
-        Counters::count_locked(&self.group.counters.walks_locked);
+    /// The first event that counts of this group's queue; ignored ones before it are dropped.
+    #[inline]
+    pub(crate) fn first(&self, queue: &mut Queue<FANOUT>) -> Option<Event> {
+        queue.first(|child| self.ignores_child(child))
     }
 
-    /// The first expiry as stored.
-    pub(crate) fn next_expiry(&self) -> u64 {
-        self.queue.next_expiry()
+    /// Takes out the first event that counts of this group's queue, if it is due.
+    pub(crate) fn take_expired(&self, queue: &mut Queue<FANOUT>, now: u64) -> Option<Event> {
+        let due = queue.take_expired(now, |child| self.ignores_child(child));
+        self.publish(queue);
+        due
     }
 
-    /// Publishes what became of the first expiry; true if it became earlier.
-    pub(crate) fn publish(&mut self) -> bool {
-        let next = self.queue.next_expiry();
-        let published = self.group.next_expiry.load(Ordering::Relaxed);
+    /// Publishes what became of the first expiry; true if it became earlier. Done when all is done
+    /// to the queue, so a reader without the lock sees no state that is too late.
+    #[inline]
+    pub(crate) fn publish(&self, queue: &Queue<FANOUT>) -> bool {
+        let next = queue.next_expiry();
+        let published = self.next_expiry.load(Ordering::Relaxed);
         if next < published {
-            self.group.next_expiry.store(next, Ordering::SeqCst);
+            self.next_expiry.store(next, Ordering::SeqCst);
         } else if next > published {
             // The usual case, as time goes on. Who still reads the earlier one wakes needlessly.
-            self.group.next_expiry.store(next, Ordering::Release);
+            self.next_expiry.store(next, Ordering::Release);
         }
         next < published
     }
 }
 
-impl<const FANOUT: usize> Drop for Events<'_, FANOUT> {
-    fn drop(&mut self) {
-        self.publish();
-    }
+/// The locked queue of a group.
+pub(crate) type Locked<'a, const F: usize> = MutexGuard<'a, Queue<F>>;
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has locked a group.
+    pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }

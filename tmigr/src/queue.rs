@@ -57,9 +57,22 @@ impl<const FANOUT: usize> Queue<FANOUT> {
         (0..self.len).find(|&place| self.child_at(place) == child)
     }
 
+    /// Brings the queue up to date with a child's event; `None`: it is to be ignored.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, child: usize, event: Option<Event>) {
+        if event.is_some_and(|event| self.keep_place(child, event)) {
+            return;
+        }
+        self.remove(child);
+        if let Some(event) = event {
+            self.insert(child, event);
+        }
+    }
+
     /// Gives a child's queued event another name, and another expiry if that leaves its place:
     /// behind the earlier and equal ones. False, and nothing was done, if it is to be queued anew.
-    pub(crate) fn keep_place(&mut self, child: usize, event: Event) -> bool {
+    #[inline(always)]
+    fn keep_place(&mut self, child: usize, event: Event) -> bool {
         let Some(place) = self.position(child) else {
             return false;
         };
@@ -79,7 +92,7 @@ impl<const FANOUT: usize> Queue<FANOUT> {
     }
 
     /// Takes a child's event out, if it is queued.
-    pub(crate) fn remove(&mut self, child: usize) {
+    fn remove(&mut self, child: usize) {
         let Some(at) = self.position(child) else {
             return;
         };
@@ -97,7 +110,7 @@ impl<const FANOUT: usize> Queue<FANOUT> {
     }
 
     /// Queues a child's event, which is not queued, behind those of the same expiry.
-    pub(crate) fn insert(&mut self, child: usize, event: Event) {
+    fn insert(&mut self, child: usize, event: Event) {
         let place =
             (0..self.len).find(|&place| self.expires_at(place) > event.expires).unwrap_or(self.len);
         let at = 8 * place;

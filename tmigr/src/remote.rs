@@ -138,12 +138,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 self.trace(|| TraceEvent::HandleRemote { group, lvl });
                 counted = true;
             }
-            let mut events = group.lock();
-            let Some(event) = events.take_expired(pass.now) else {
-                pass.first = events.next_expiry();
+            let mut queue = group.lock();
+            let Some(event) = group.take_expired(&mut queue, pass.now) else {
+                pass.first = queue.next_expiry();
                 return true;
             };
-            drop(events);
+            drop(queue);
             Counters::count(&group.counters.expiries);
             if self.expire_slot(event.slot, pass, expire) {
                 pass.stopped = true;

@@ -16,8 +16,8 @@
 //! Does it show somebody active, then that one's exchange comes later, and its lock too: it finds
 //! the event. Does it show nobody, then the event is carried upwards like an idle slot's new one.
 
-use crate::events::{Below, Climb, Walk};
-use crate::group::Place;
+use crate::events::{Climb, Walk};
+use crate::group::{Group, Place};
 use crate::slot::{Data, SlotState};
 use crate::sync;
 use crate::trace::{self, TraceEvent};
@@ -172,42 +172,60 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// Marks a branch active from `from` upwards.
     #[inline]
     pub(crate) fn activate_upwards(&self, from: Place) {
-        for (group, place) in self.path(from) {
+        let mut place = from;
+        let mut group = self.groups.get(place.group);
+        loop {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
-            self.trace(|| TraceEvent::GroupSetCpuActive(trace::group_state(group, place, word)));
+            let here = group;
+            self.trace(move || TraceEvent::GroupSetCpuActive(trace::group_state(here, place, word)));
+            let Some(above) = group.above() else {
+                return;
+            };
             // The group's own migrator looks after its events again.
-            if let Some(above) = group.above() {
-                self.groups.get(above.group).set_ignored(above.mask, true);
-            }
+            let parent = self.groups.get(above.group);
+            parent.set_ignored(above.mask, true);
             if !took {
                 return;
             }
+            (group, place) = (parent, above);
         }
     }
 
     /// The deactivation walk of a slot whose lock is held.
     pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
-        let mut below: Option<Below<'_, FANOUT>> = None;
-        for (group, at) in self.path(place) {
-            let child = below.as_ref().map(|below| below.group);
-            let (word, departure) = group.word.deactivate(at.mask, &group.counters.retries, || {
-                child.is_none_or(|child| child.word.load().active() == 0)
-            });
-            self.trace(|| TraceEvent::GroupSetCpuInactive(trace::group_state(group, at, word)));
-            let (climb, here) = self.update_events(group, below, at, walk);
-            if departure == Departure::Vacant {
-                below = Some(here);
-                continue;
-            }
-            if departure == Departure::HandedOver {
-                walk.touch(group.level);
-            }
-            // Race 10: whoever vacated the group since may have passed before the event was there.
-            if climb == Climb::Up && group.word.load().active() == 0 {
-                self.update_above(here, walk);
-            }
-            return;
+        let mut group = self.groups.get(place.group);
+        let mut departure = self.leave(group, place, || true);
+        let (mut climb, mut queue) = self.update_from_slot(group, place, walk);
+        while departure == Departure::Vacant {
+            let Some(above) = group.above() else {
+                return;
+            };
+            let child = group;
+            group = self.groups.get(above.group);
+            departure = self.leave(group, above, || child.word.load().active() == 0);
+            (climb, queue) = self.update_from_group(group, above, child, queue, walk);
         }
+        if departure == Departure::HandedOver {
+            walk.touch(group.level);
+        }
+        // Race 10: whoever vacated the group since may have passed before the event was there.
+        if climb == Climb::Up && group.word.load().active() == 0 {
+            self.update_above(group, queue, walk);
+        }
+    }
+
+    /// Marks a child idle in its group, unless `child_idle` says that it is active again.
+    #[inline]
+    fn leave(
+        &self,
+        group: &Group<FANOUT>,
+        place: Place,
+        child_idle: impl Fn() -> bool,
+    ) -> Departure {
+        let retries = &group.counters.retries;
+        let (word, departure) = group.word.deactivate(place.mask, retries, child_idle);
+        self.trace(move || TraceEvent::GroupSetCpuInactive(trace::group_state(group, place, word)));
+        departure
     }
 
     fn wakeup(&self, place: Place, walk: Walk) -> Wakeup {
