@@ -80,7 +80,8 @@ static void registers(void)
     u32 version = apic_read(APIC_VERSION);
     check_is("id", apic_id(), 0);
     check("version-is-integrated", (version & 0xff) >= 0x10 && (version & 0xff) <= 0x15);
-    check_is("version-lvt-entries", (version >> 16 & 0xff) + 1, 6);
+    /* The seventh, CMCI, is the model's choice. */
+    check("version-lvt-entries", (version >> 16 & 0xff) + 1 - 6 <= 1);
     check_is("svr-reads-back", apic_read(APIC_SVR), SVR_ON | VECTOR_SPURIOUS);
     lvt_keeps("lvt-thermal-bits", APIC_LVT_THERMAL, 0x107ff);
     lvt_keeps("lvt-performance-bits", APIC_LVT_PERF, 0x107ff);

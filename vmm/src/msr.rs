@@ -35,6 +35,7 @@ mod request {
 
 /// SDM vol. 4, table 2-2.
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
+const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_ADJUST: u32 = 0x3b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 /// KVM's MSR documentation, "MSR_KVM_PV_EOI_EN".
@@ -57,6 +58,8 @@ pub fn enable_user_space_msrs(vm: &VmFd) -> Result<(), KvmError> {
     let ours = [
         (IA32_TSC_DEADLINE, both),
         (KVM_PV_EOI, both),
+        // KVM would keep it to itself until the next exit, and two changes could be one.
+        (IA32_APIC_BASE, MsrFilterRangeFlags::WRITE),
         (IA32_TIME_STAMP_COUNTER, MsrFilterRangeFlags::WRITE),
         (IA32_TSC_ADJUST, MsrFilterRangeFlags::WRITE),
     ]
@@ -111,6 +114,19 @@ impl TscMove {
             TscMove::Adjust(value) => value.wrapping_sub(adjust),
         };
         (offset.wrapping_add(moved), adjust.wrapping_add(moved))
+    }
+}
+
+/// Tells KVM the IA32_APIC_BASE that the guest wrote: CPUID and the way of x2APIC accesses follow it.
+///
+/// # Errors
+/// KVM refuses the value.
+pub fn set_apic_base(vcpu: &VcpuFd, value: u64) -> Result<(), kvm_ioctls::Error> {
+    let entry = kvm_msr_entry { index: IA32_APIC_BASE, data: value, ..Default::default() };
+    let msrs = Msrs::from_entries(&[entry]).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
+    match vcpu.set_msrs(&msrs)? {
+        1 => Ok(()),
+        _ => Err(kvm_ioctls::Error::new(libc::EINVAL)),
     }
 }
 

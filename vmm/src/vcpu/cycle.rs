@@ -142,6 +142,12 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
         Next::Halt => held.halted = true,
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
         Next::Routing => route(held),
+        Next::ApicBase => {
+            route(held);
+            if let Err(errno) = held.tell_apic_base() {
+                w.end_vm(held.vcpu, Outcome::crashed(held, CrashCause::kvm(errno)));
+            }
+        }
         Next::Debug(reason) => w.meet_debugger(held.vcpu, reason),
         Next::EndOfInterrupt(vector) => {
             w.board(held.vcpu, |chipset| chipset.end_of_interrupt(vector));

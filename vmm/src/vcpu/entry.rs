@@ -62,19 +62,11 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     core.events_fresh = true;
     // SAFETY: plain reads of fields that no reference handed out by `run()` covers; `io` has
     // meaning at an exit for a port alone, and every bit pattern of it is valid.
-    let (cr8, apic_base, io_bytes) =
-        unsafe { ((*run).cr8, (*run).apic_base, (*run).__bindgen_anon_1.io.size) };
+    let (cr8, io_bytes) = unsafe { ((*run).cr8, (*run).__bindgen_anon_1.io.size) };
     core.apic.set_cr8(cr8 as u8);
     match result {
         Ok(exit) => {
             let now = clock::moment(core.tsc_offset);
-            if apic_base != core.apic_base {
-                core.apic_base = apic_base;
-                // KVM has checked the transition already; what it took and we refuse changes nothing.
-                if core.apic.set_base(apic_base).is_ok() {
-                    vcpu.vm.routing.update(vcpu.index as usize, &core.apic);
-                }
-            }
             let exit = Exit { exit, io_bytes };
             Some(exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now))
         }

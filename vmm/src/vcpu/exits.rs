@@ -37,6 +37,8 @@ pub(super) enum Next {
     Ipi(Ipi),
     /// The APIC can be reached under another address from now on.
     Routing,
+    /// IA32_APIC_BASE was written.
+    ApicBase,
     /// A breakpoint, or the end of a step.
     Debug(Reason),
     /// A level-triggered interrupt with this vector has ended: the I/O APIC is to be told.
@@ -205,7 +207,10 @@ fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: M
     if is_apic_msr(exit.index) {
         if let Ok(effect) = apic.write_msr(exit.index, exit.data, now) {
             *exit.error = 0;
-            return effect.into();
+            return match exit.index {
+                IA32_APIC_BASE => Next::ApicBase,
+                _ => effect.into(),
+            };
         }
     } else {
         vm.note_unknown_msr(exit.index, true);

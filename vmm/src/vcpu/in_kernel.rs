@@ -28,6 +28,7 @@ pub(super) fn live(w: &mut Worker<'_>) {
             | Next::Halt
             | Next::Ipi(_)
             | Next::Routing
+            | Next::ApicBase
             | Next::EndOfInterrupt(_)
             | Next::MoveTsc(_) => {}
             Next::End(outcome) => w.end_vm(held.vcpu, outcome),

@@ -145,6 +145,16 @@ impl Core {
         self.apic.deadline()
     }
 
+    /// The guest has written IA32_APIC_BASE.
+    fn tell_apic_base(&mut self) -> Result<(), kvm_ioctls::Error> {
+        let value = self.apic.base_msr();
+        if value != self.apic_base {
+            msr::set_apic_base(&self.fd, value)?;
+            self.apic_base = value;
+        }
+        Ok(())
+    }
+
     /// The guest has moved its TSC.
     fn move_tsc(&mut self, to: TscMove) -> Result<(), kvm_ioctls::Error> {
         let (offset, adjust) = to.apply(self.tsc_offset, self.tsc_adjust, clock::tsc());
