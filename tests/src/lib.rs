@@ -214,6 +214,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
     let config = VmConfig {
         kernel: guest_images::find(image).expect("an image").elf.into(),
         kernel_name: image.into(),
+        initrd: None,
         cmdline: cmdline.into(),
         cpus: 1,
         memory: 16 << 20,

@@ -54,10 +54,12 @@ pub enum ApicTimer {
 /// What a VM is made of.
 #[derive(Clone)]
 pub struct VmConfig {
-    /// The kernel, a whole ELF file.
+    /// The kernel file, whole.
     pub kernel: Arc<[u8]>,
     /// Its name in messages.
     pub kernel_name: String,
+    /// The initial RAM disk, or multiboot module.
+    pub initrd: Option<Arc<[u8]>>,
     /// The kernel's command line.
     pub cmdline: String,
     /// Number of vCPUs.
@@ -155,13 +157,13 @@ pub fn build(
     let user_apic = mode != TimerMode::Kernel;
     let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
     let guest_memory = memory::create(config.memory)?;
-    let entry = boot::load(
-        &guest_memory,
-        &config.kernel,
-        &config.kernel_name,
-        &config.cmdline,
-        config.cpus,
-    )?;
+    let payload = boot::Payload {
+        kernel: &config.kernel,
+        name: &config.kernel_name,
+        cmdline: &config.cmdline,
+        initrd: config.initrd.as_deref(),
+    };
+    let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
@@ -255,7 +257,7 @@ fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
 fn chipset(config: &VmConfig, low: u64, user_apic: bool) -> ChipsetConfig {
     let start_ns = clock::now_ns();
     ChipsetConfig {
-        ioapic_id: boot::mptable::IO_APIC_ID,
+        ioapic_id: boot::layout::io_apic_id(config.cpus),
         rtc: RtcConfig {
             host_ns: start_ns,
             unix_ns: clock::unix_ns(),

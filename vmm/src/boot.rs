@@ -4,83 +4,56 @@
 //! Owns nothing. Must not know how vCPUs run afterwards, nor the devices, beyond their addresses in
 //! the MP table.
 //!
-//! A kernel is an ELF64 file. With a PVH note it is entered in 32-bit protected mode at the note's
-//! address, without one in long mode at the file's entry point, as Linux's 64-bit boot protocol says.
-//! All boot structures lie in the first MiB (see [`layout`]).
+//! Which files are kernels, and how each is entered, is in [`kernel`]. All boot structures lie in the
+//! first MiB (see [`layout`]); they are written whatever the entry, so that a guest finds CPUs and
+//! interrupt controllers in the way it prefers: MP table or ACPI.
 
+pub mod acpi;
+pub mod bzimage;
 pub mod elf;
 pub mod elf_error;
+pub mod file;
+pub mod initrd;
+pub mod kernel;
 pub mod layout;
-pub mod linux64;
 pub mod mptable;
+pub mod multiboot;
+pub mod multiboot_info;
+pub mod place;
 pub mod pvh;
 mod registers;
 pub mod tables;
+pub mod zero_page;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::memory::{self, GuestMemory};
-use elf::Start;
-use elf_error::ElfError;
-use layout::{CMDLINE, CMDLINE_MOST, HIGH_MEMORY, START_INFO, ZERO_PAGE};
+use file::{FileError, Kind};
+use initrd::InitrdError;
+use kernel::{KernelError, Start};
+use layout::{CMDLINE, CMDLINE_MOST, HIGH_MEMORY, MULTIBOOT_INFO, START_INFO, ZERO_PAGE};
 pub use registers::{StateError, set_entry_state, set_init_state, set_sipi_state};
 
-/// The largest kernel file, in bytes: 1 GiB.
-pub const KERNEL_MOST: u64 = 1 << 30;
-
-/// Why a kernel cannot be read or loaded.
+/// Why a guest cannot be booted.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// There is no such file.
-    #[error("kernel {}: no such file; check the path", path.display())]
-    Missing {
-        /// The kernel's path.
-        path: PathBuf,
-    },
-    /// The file cannot be read.
-    #[error("kernel {}: cannot be read ({fault}); check its permissions", path.display())]
-    Unreadable {
-        /// The kernel's path.
-        path: PathBuf,
-        /// What the host said.
-        fault: io::Error,
-    },
-    /// The path is a directory.
-    #[error("kernel {}: is a directory; name the kernel file in it", path.display())]
-    Directory {
-        /// The kernel's path.
-        path: PathBuf,
-    },
-    /// The path is a device, socket or pipe.
-    #[error("kernel {}: is not a regular file; copy the kernel into one", path.display())]
-    NotAFile {
-        /// The kernel's path.
-        path: PathBuf,
-    },
-    /// The file has no bytes.
-    #[error("kernel {}: is empty; build or copy it again", path.display())]
-    Empty {
-        /// The kernel's path.
-        path: PathBuf,
-    },
-    /// The file is above [`KERNEL_MOST`].
-    #[error("kernel {}: is larger than 1 GiB; strip its debug information", path.display())]
-    TooLarge {
-        /// The kernel's path.
-        path: PathBuf,
-    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The kernel cannot be loaded.
     #[error("kernel {name}: {fault}")]
     Kernel {
         /// The kernel's name.
         name: String,
         /// What is wrong with it.
-        fault: ElfError,
+        #[source]
+        fault: KernelError,
     },
+    /// The initial RAM disk has no place.
+    #[error(transparent)]
+    Initrd(#[from] InitrdError),
     /// The command line is above [`CMDLINE_MOST`].
     #[error("the command line has {bytes} bytes; shorten it to {CMDLINE_MOST}")]
     CmdlineTooLong {
@@ -101,7 +74,7 @@ pub enum BootError {
         /// What there is, in bytes.
         bytes: u64,
     },
-    /// The command line or the MP table cannot be written.
+    /// The command line or a table cannot be written.
     #[error("cannot write {what} into guest memory")]
     Write {
         /// What was to be written.
@@ -126,6 +99,10 @@ pub enum BootError {
 pub enum EntryKind {
     /// Xen's PVH: 32-bit protected mode without paging.
     Pvh,
+    /// Multiboot 1: 32-bit protected mode without paging.
+    Multiboot,
+    /// Linux's 32-bit boot protocol: protected mode without paging.
+    Linux32,
     /// Linux's 64-bit boot protocol: long mode.
     Linux64,
 }
@@ -137,77 +114,92 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Guest-physical address of the first instruction, below 4 GiB.
     pub rip: u64,
-    /// Guest-physical address of what the protocol hands over: `hvm_start_info` (`ebx`) or the zero
-    /// page (`rsi`).
+    /// Guest-physical address of what the protocol hands over: `hvm_start_info` or multiboot
+    /// information (`ebx`), or the zero page (`rsi`).
     pub boot_info: u64,
+}
+
+impl From<Start> for Entry {
+    fn from(start: Start) -> Self {
+        let (kind, boot_info) = match start {
+            Start::Pvh(_) => (EntryKind::Pvh, START_INFO),
+            Start::Multiboot(_) => (EntryKind::Multiboot, MULTIBOOT_INFO),
+            Start::Linux32(_) => (EntryKind::Linux32, ZERO_PAGE),
+            Start::Linux64(_) => (EntryKind::Linux64, ZERO_PAGE),
+        };
+        Entry { kind, rip: start.address(), boot_info }
+    }
+}
+
+/// What is booted.
+#[derive(Debug, Clone, Copy)]
+pub struct Payload<'a> {
+    /// The kernel file's bytes.
+    pub kernel: &'a [u8],
+    /// Its name, for messages.
+    pub name: &'a str,
+    /// The command line, without a terminating zero.
+    pub cmdline: &'a str,
+    /// The initial RAM disk (to multiboot kernels: the module).
+    pub initrd: Option<&'a [u8]>,
 }
 
 /// Reads a kernel file as a whole.
 ///
 /// # Errors
-/// [`BootError`], one variant for each way in which the path names no usable file: missing,
-/// unreadable, a directory, not a regular file, empty, above [`KERNEL_MOST`].
+/// [`BootError::File`], saying in which way the path names no usable file.
 pub fn read_kernel(path: &Path) -> Result<Vec<u8>, BootError> {
-    let owned = || path.to_path_buf();
-    let fault = |fault: io::Error| match fault.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            BootError::Missing { path: owned() }
-        }
-        _ => BootError::Unreadable { path: owned(), fault },
-    };
-    // Before the file is opened: opening a pipe would wait for its other end.
-    let facts = std::fs::metadata(path).map_err(fault)?;
-    if facts.is_dir() {
-        return Err(BootError::Directory { path: owned() });
-    }
-    if !facts.is_file() {
-        return Err(BootError::NotAFile { path: owned() });
-    }
-    if facts.len() > KERNEL_MOST {
-        return Err(BootError::TooLarge { path: owned() });
-    }
-    let mut bytes = Vec::with_capacity(facts.len() as usize);
-    // The file may grow meanwhile.
-    let file = File::open(path).map_err(fault)?;
-    file.take(KERNEL_MOST + 1).read_to_end(&mut bytes).map_err(fault)?;
-    match bytes.len() as u64 {
-        0 => Err(BootError::Empty { path: owned() }),
-        len if len > KERNEL_MOST => Err(BootError::TooLarge { path: owned() }),
-        _ => Ok(bytes),
-    }
+    Ok(file::read(Kind::Kernel, path)?)
 }
 
-/// Loads `kernel` (an ELF64 file's bytes; `name` is for messages) and writes the command line, the MP
-/// table for `cpus` CPUs, the start info and the zero page. `memory` is a new guest's: all zero.
+/// Reads an initial RAM disk as a whole.
 ///
 /// # Errors
-/// [`BootError`] when the kernel is malformed or does not fit, the command line is too long, or there
-/// is less than 1 MiB of memory. No bytes make it panic or write outside guest memory.
-pub fn load(
-    memory: &GuestMemory,
-    kernel: &[u8],
-    name: &str,
-    cmdline: &str,
-    cpus: u32,
-) -> Result<Entry, BootError> {
+/// As [`read_kernel`].
+pub fn read_initrd(path: &Path) -> Result<Vec<u8>, BootError> {
+    Ok(file::read(Kind::Initrd, path)?)
+}
+
+/// Loads the kernel and the initial RAM disk, and writes the command line, the MP and ACPI tables for
+/// `cpus` CPUs, and what the kernel's protocol hands
+/// over. `memory` is a new guest's: all zero.
+///
+/// # Errors
+/// [`BootError`] when the kernel is malformed or does not fit, the RAM disk does not fit, the command
+/// line is too long, or there is less than 1 MiB of memory. No bytes make it panic or write outside
+/// guest memory.
+pub fn load(memory: &GuestMemory, payload: &Payload<'_>, cpus: u32) -> Result<Entry, BootError> {
     let bytes = memory::low_end(memory);
     if bytes < HIGH_MEMORY {
         return Err(BootError::TooLittleMemory { bytes });
     }
-    check_cmdline(cmdline)?;
-    let start = elf::load(memory, kernel)
-        .map_err(|fault| BootError::Kernel { name: name.to_owned(), fault })?;
+    check_cmdline(payload.cmdline)?;
+    let wrong = |fault| BootError::Kernel { name: payload.name.to_owned(), fault };
+    let loaded = kernel::load(memory, payload.kernel).map_err(wrong)?;
+    if let Some(setup) = &loaded.setup {
+        setup.check_cmdline(payload.cmdline.len()).map_err(|fault| wrong(fault.into()))?;
+    }
     let write = |what| move |source| BootError::Write { what, source };
     let info = |what| move |source| BootError::BootInfo { what, source };
-    let cmdline = [cmdline.as_bytes(), &[0]].concat();
+    let initrd = match payload.initrd {
+        Some(bytes) => Some(initrd::load(memory, &loaded.used, loaded.initrd_most, bytes)?),
+        None => None,
+    };
+    let cmdline = [payload.cmdline.as_bytes(), &[0]].concat();
     memory.write_slice(&cmdline, GuestAddress(CMDLINE)).map_err(write("the command line"))?;
     mptable::write(memory, cpus).map_err(write("the MP table"))?;
-    pvh::write(memory).map_err(info("the PVH start info"))?;
-    linux64::write(memory).map_err(info("the zero page"))?;
-    Ok(match start {
-        Start::Pvh(rip) => Entry { kind: EntryKind::Pvh, rip, boot_info: START_INFO },
-        Start::Long(rip) => Entry { kind: EntryKind::Linux64, rip, boot_info: ZERO_PAGE },
-    })
+    acpi::write(memory, cpus).map_err(write("the ACPI tables"))?;
+    let (initrd, setup) = (initrd.as_ref(), loaded.setup.as_ref());
+    match Entry::from(loaded.start).kind {
+        EntryKind::Pvh => pvh::write(memory, initrd).map_err(info("the PVH start info"))?,
+        EntryKind::Multiboot => {
+            multiboot_info::write(memory, initrd).map_err(write("the multiboot information"))?
+        }
+        EntryKind::Linux32 | EntryKind::Linux64 => {
+            zero_page::write(memory, setup, initrd).map_err(info("the zero page"))?;
+        }
+    }
+    Ok(loaded.start.into())
 }
 
 fn check_cmdline(cmdline: &str) -> Result<(), BootError> {

@@ -50,6 +50,7 @@ impl TinyGuests {
         let config = VmConfig {
             kernel: Arc::from(image.elf),
             kernel_name: image.name.to_owned(),
+            initrd: None,
             cmdline,
             cpus: 1,
             memory: MEMORY_BYTES,

@@ -7,14 +7,14 @@
 //! copies the segments of an ELF64 file; it does not read ELF32, whose segments are copied here.
 
 use std::io::Cursor;
-use std::ops::Range;
 
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::elf_error::{ElfError, MOST_NOTES};
-use super::layout::TAKEN;
-use crate::memory::{self, GuestMemory, HOLE_END, HOLE_START};
+use super::kernel::{Loaded, Start};
+use super::place;
+use crate::memory::{GuestMemory, HOLE_END};
 
 /// The most program headers; kernels have about five.
 const MOST_HEADERS: usize = 128;
@@ -24,15 +24,6 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of a 32-bit entry point.
 const NOTE_PHYS32_ENTRY: u32 = 18;
-
-/// How the guest starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At the PVH note's 32-bit entry point.
-    Pvh(u64),
-    /// At the file's 64-bit entry point.
-    Long(u64),
-}
 
 /// The two forms of the file (ELF specification, "File header", "Program header").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,21 +104,36 @@ impl Segment {
     }
 }
 
+/// The entry address in the file's PVH note, if it has one.
+///
+/// # Errors
+/// [`ElfError`] when the headers or notes are malformed.
+pub fn pvh(bytes: &[u8]) -> Result<Option<u64>, ElfError> {
+    let class = check_ident(bytes)?;
+    pvh_entry(bytes, &program_headers(bytes, class)?)
+}
+
 /// Checks the file `bytes`, copies its segments into `memory`, and says where to start: at the PVH
-/// entry if there is one, else at the 64-bit entry, which only an ELF64 file has.
+/// entry if there is one, else at the file's entry point: as multiboot says if the kernel has such a
+/// header (`multiboot`), else in 64 bits, which only an ELF64 file can.
 ///
 /// Memory beyond a segment's file bytes is left as it is, which is zero in a new guest.
 ///
 /// # Errors
 /// [`ElfError`], before anything has been copied (except [`ElfError::Load`]).
-pub fn load(memory: &GuestMemory, bytes: &[u8]) -> Result<Start, ElfError> {
+pub fn load(memory: &GuestMemory, bytes: &[u8], multiboot: bool) -> Result<Loaded, ElfError> {
     let class = check_ident(bytes)?;
     let headers = program_headers(bytes, class)?;
     let segments = segments(bytes, &headers)?;
-    place(memory, &segments)?;
+    place_all(memory, &segments)?;
+    let entry = match class {
+        Class::Elf32 => u64::from(u32_at(bytes, 24)),
+        Class::Elf64 => u64_at(bytes, 24),
+    };
     let start = match (pvh_entry(bytes, &headers)?, class) {
         (Some(entry), _) => Start::Pvh(entry),
-        (None, Class::Elf64) => Start::Long(u64_at(bytes, 24)),
+        (None, _) if multiboot => Start::Multiboot(entry),
+        (None, Class::Elf64) => Start::Linux64(entry),
         (None, Class::Elf32) => return Err(ElfError::Elf32),
     };
     check_entry(start, &segments)?;
@@ -139,7 +145,7 @@ pub fn load(memory: &GuestMemory, bytes: &[u8]) -> Result<Start, ElfError> {
             .map_err(|e| ElfError::Load(e.to_string()))?,
         Class::Elf32 => copy(memory, bytes, &segments)?,
     }
-    Ok(start)
+    Ok(Loaded::new(start, segments.iter().map(|s| s.start..s.end()).collect()))
 }
 
 fn copy(memory: &GuestMemory, bytes: &[u8], segments: &[Segment]) -> Result<(), ElfError> {
@@ -212,25 +218,9 @@ fn segments(bytes: &[u8], headers: &[ProgramHeader]) -> Result<Vec<Segment>, Elf
     Ok(found)
 }
 
-fn place(memory: &GuestMemory, segments: &[Segment]) -> Result<(), ElfError> {
+fn place_all(memory: &GuestMemory, segments: &[Segment]) -> Result<(), ElfError> {
     for segment in segments {
-        let (start, end) = (segment.start, segment.end());
-        for (what, Range { start: from, end: to }) in TAKEN {
-            if start < to && from < end {
-                return Err(ElfError::OverBoot { start, end, what, from, to });
-            }
-        }
-        if start < HOLE_END && end > HOLE_START {
-            return Err(ElfError::InHole { start, end });
-        }
-        let (has, need) = if end <= HOLE_START {
-            (memory::low_end(memory), end)
-        } else {
-            (memory::high_end(memory), end - (HOLE_END - HOLE_START))
-        };
-        if end > has {
-            return Err(ElfError::OutsideMemory { start, end, need_mib: need.div_ceil(1 << 20) });
-        }
+        place::check(memory, &(segment.start..segment.end()))?;
     }
     match segments.windows(2).find(|pair| pair[0].end() > pair[1].start) {
         Some(pair) => Err(ElfError::Overlap { at: pair[1].start }),
@@ -239,15 +229,12 @@ fn place(memory: &GuestMemory, segments: &[Segment]) -> Result<(), ElfError> {
 }
 
 fn check_entry(start: Start, segments: &[Segment]) -> Result<(), ElfError> {
-    let (which, entry) = match start {
-        Start::Pvh(entry) => ("PVH", entry),
-        Start::Long(entry) => ("64-bit", entry),
-    };
+    let (which, entry) = (start.name(), start.address());
     if !segments.iter().any(|s| (s.start..s.start + s.filesz).contains(&entry)) {
         return Err(ElfError::EntryOutside { which, entry });
     }
     if entry >= HOLE_END {
-        return Err(ElfError::EntryHigh { entry });
+        return Err(ElfError::EntryHigh { which, entry });
     }
     Ok(())
 }

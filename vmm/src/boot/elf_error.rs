@@ -2,6 +2,8 @@
 //!
 //! Owns nothing. Must not know how the file is read.
 
+use super::place::PlaceError;
+
 /// The largest note segment, in bytes; kernels have a few hundred.
 pub const MOST_NOTES: u64 = 1 << 20;
 
@@ -11,11 +13,15 @@ pub enum ElfError {
     /// The file has no bytes.
     #[error("is empty")]
     Empty,
-    /// The magic number is another one.
-    #[error("is not an ELF file; give an uncompressed vmlinux, not a bzImage")]
+    /// No known kind of kernel.
+    #[error(
+        "is not an ELF file, bzImage or multiboot kernel; give a vmlinux, a bzImage or an ELF kernel"
+    )]
     NotElf,
     /// An ELF32 file that says no way in.
-    #[error("is a 32-bit ELF file without a PVH note; add one, or link it as elf64-x86-64")]
+    #[error(
+        "is a 32-bit ELF file without a PVH note or multiboot header; add one, or link it as elf64-x86-64"
+    )]
     Elf32,
     /// A file for another CPU.
     #[error("is not for x86 (ELF machine {machine}, byte order {order})")]
@@ -56,44 +62,9 @@ pub enum ElfError {
         /// `p_memsz`, in bytes.
         memsz: u64,
     },
-    /// A segment needs more memory than the guest has.
-    #[error(
-        "has a segment at {start:#x}-{end:#x}, outside guest memory; use --memory {need_mib}M or more"
-    )]
-    OutsideMemory {
-        /// Its start.
-        start: u64,
-        /// Just after its end.
-        end: u64,
-        /// How much memory would hold it, in MiB.
-        need_mib: u64,
-    },
-    /// A segment lies where no guest has memory.
-    #[error(
-        "has a segment at {start:#x}-{end:#x}, in the device hole 0xc0000000-0x100000000; link it lower"
-    )]
-    InHole {
-        /// Its start.
-        start: u64,
-        /// Just after its end.
-        end: u64,
-    },
-    /// A segment lies on a boot structure.
-    #[error(
-        "has a segment at {start:#x}-{end:#x}, over {what} at {from:#x}-{to:#x}; link it at 1 MiB or above"
-    )]
-    OverBoot {
-        /// Its start.
-        start: u64,
-        /// Just after its end.
-        end: u64,
-        /// The boot structure.
-        what: &'static str,
-        /// Start of the boot structure.
-        from: u64,
-        /// Just after its end.
-        to: u64,
-    },
+    /// A segment has no place in guest memory.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Two segments share memory.
     #[error("has two segments that overlap at {at:#x}")]
     Overlap {
@@ -117,14 +88,16 @@ pub enum ElfError {
         "has its {which} entry point {entry:#x} outside every segment; it must be a physical address"
     )]
     EntryOutside {
-        /// Which entry: "PVH" or "64-bit".
+        /// Which entry: "PVH", "multiboot" or "64-bit".
         which: &'static str,
         /// Its address.
         entry: u64,
     },
     /// The entry point is above what the first page tables map.
-    #[error("has its 64-bit entry point {entry:#x} above 4 GiB; link it lower")]
+    #[error("has its {which} entry point {entry:#x} above 4 GiB; link it lower")]
     EntryHigh {
+        /// Which entry.
+        which: &'static str,
         /// Its address.
         entry: u64,
     },

@@ -1,6 +1,8 @@
 //! Tests of the kernel file's checks, with hand-made files; and random ones.
 
 use super::*;
+use crate::boot::layout::TAKEN;
+use crate::memory::{self, HOLE_START};
 use proptest::prelude::*;
 use vm_memory::Bytes;
 
@@ -108,6 +110,11 @@ fn guest() -> GuestMemory {
     memory::create(16 * MIB).unwrap()
 }
 
+/// Loads a file that has no multiboot header.
+fn start(memory: &GuestMemory, bytes: &[u8]) -> Result<Start, ElfError> {
+    load(memory, bytes, false).map(|loaded| loaded.start)
+}
+
 fn good() -> Image {
     Image::at(2 * MIB, b"kernel code")
 }
@@ -116,7 +123,7 @@ fn good() -> Image {
 fn patched(at: usize, bytes: &[u8]) -> ElfError {
     let mut file = good().build();
     file[at..at + bytes.len()].copy_from_slice(bytes);
-    load(&guest(), &file).unwrap_err()
+    start(&guest(), &file).unwrap_err()
 }
 
 fn says(error: &ElfError, parts: &[&str]) {
@@ -131,7 +138,7 @@ fn says(error: &ElfError, parts: &[&str]) {
 fn elf64_is_loaded_at_its_physical_addresses_and_entered_at_64_bits() {
     let memory = guest();
     let file = good().segment(4 * MIB, 0x3000, b"data").build();
-    assert_eq!(load(&memory, &file), Ok(Start::Long(2 * MIB)));
+    assert_eq!(start(&memory, &file), Ok(Start::Linux64(2 * MIB)));
     let mut found = [0; 11];
     memory.read_slice(&mut found, GuestAddress(2 * MIB)).unwrap();
     assert_eq!(&found, b"kernel code");
@@ -141,14 +148,14 @@ fn elf64_is_loaded_at_its_physical_addresses_and_entered_at_64_bits() {
 #[test]
 fn pvh_entry_is_preferred_to_the_64_bit_one() {
     let file = good().notes(4, &pvh_note(0x20_0004)).build();
-    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0004)));
+    assert_eq!(start(&guest(), &file), Ok(Start::Pvh(0x20_0004)));
 }
 
 #[test]
 fn elf32_with_a_pvh_note_is_loaded_and_entered_there() {
     let memory = guest();
     let image = good().segment(4 * MIB, 0x3000, b"data").notes(4, &pvh_note(0x20_0004));
-    assert_eq!(load(&memory, &image.build_narrow()), Ok(Start::Pvh(0x20_0004)));
+    assert_eq!(start(&memory, &image.build_narrow()), Ok(Start::Pvh(0x20_0004)));
     let mut found = [0; 11];
     memory.read_slice(&mut found, GuestAddress(2 * MIB)).unwrap();
     assert_eq!(&found, b"kernel code");
@@ -157,13 +164,13 @@ fn elf32_with_a_pvh_note_is_loaded_and_entered_there() {
 
 #[test]
 fn elf32_without_a_pvh_note_or_for_another_cpu_is_refused() {
-    says(&load(&guest(), &good().build_narrow()).unwrap_err(), &["32-bit ELF", "PVH note"]);
+    says(&start(&guest(), &good().build_narrow()).unwrap_err(), &["32-bit ELF", "PVH note"]);
     let mut arm = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
     arm[18] = 40;
-    says(&load(&guest(), &arm).unwrap_err(), &["not for x86 (ELF machine 40"]);
+    says(&start(&guest(), &arm).unwrap_err(), &["not for x86 (ELF machine 40"]);
     let file = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
     for cut in [20, 51, 60, file.len() - 40] {
-        says(&load(&guest(), &file[..cut]).unwrap_err(), &["cut short"]);
+        says(&start(&guest(), &file[..cut]).unwrap_err(), &["cut short"]);
     }
 }
 
@@ -174,7 +181,7 @@ fn pvh_note_is_found_among_others_and_before_a_segment_of_other_notes() {
     notes.extend(note(b"Linux\0", NOTE_PHYS32_ENTRY, &[1, 0, 0, 0]));
     notes.extend(pvh_note(0x20_0000));
     let file = good().notes(4, &notes).notes(8, &note(b"GNU\0", 5, &[0; 16])).build();
-    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
+    assert_eq!(start(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
 }
 
 #[test]
@@ -184,7 +191,7 @@ fn note_with_padding_to_8_does_not_hide_the_next() {
     notes.extend([0; 4]);
     notes.extend(pvh_note(0x20_0000));
     let file = good().notes(8, &notes).build();
-    assert_eq!(load(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
+    assert_eq!(start(&guest(), &file), Ok(Start::Pvh(0x20_0000)));
 }
 
 #[test]
@@ -192,28 +199,28 @@ fn note_that_runs_past_its_segment_ends_the_notes() {
     let mut cut = pvh_note(0x20_0000);
     cut[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     let file = good().notes(4, &cut).build();
-    assert_eq!(load(&guest(), &file), Ok(Start::Long(2 * MIB)));
+    assert_eq!(start(&guest(), &file), Ok(Start::Linux64(2 * MIB)));
 }
 
 #[test]
 fn pvh_note_without_an_address_is_refused() {
     let file = good().notes(4, &note(b"Xen\0", NOTE_PHYS32_ENTRY, &[0; 2])).build();
-    says(&load(&guest(), &file).unwrap_err(), &["PVH note of 2 bytes", "needs 4"]);
+    says(&start(&guest(), &file).unwrap_err(), &["PVH note of 2 bytes", "needs 4"]);
 }
 
 #[test]
 fn note_segment_of_an_absurd_size_is_refused() {
     let mut notes = vec![0; MOST_NOTES as usize];
     let file = good().notes(4, &notes).build();
-    assert_eq!(load(&guest(), &file), Ok(Start::Long(2 * MIB)));
+    assert_eq!(start(&guest(), &file), Ok(Start::Linux64(2 * MIB)));
     notes.push(0);
     let file = good().notes(4, &notes).build();
-    says(&load(&guest(), &file).unwrap_err(), &["note segment of 1048577 bytes"]);
+    says(&start(&guest(), &file).unwrap_err(), &["note segment of 1048577 bytes"]);
 }
 
 #[test]
 fn what_is_not_an_x86_64_elf_file_is_named() {
-    let error = |bytes: &[u8]| load(&guest(), bytes).unwrap_err();
+    let error = |bytes: &[u8]| start(&guest(), bytes).unwrap_err();
     says(&error(b""), &["empty"]);
     says(&error(b"MZ\x90\0"), &["not an ELF file", "vmlinux"]);
     says(&error(b"\x7fEL"), &["not an ELF file"]);
@@ -238,39 +245,39 @@ fn malformed_program_headers_are_named() {
 #[test]
 fn malformed_segments_are_named() {
     let file = good().build();
-    says(&load(&guest(), &file[..file.len() - 1]).unwrap_err(), &["cut short: a segment ends"]);
+    says(&start(&guest(), &file[..file.len() - 1]).unwrap_err(), &["cut short: a segment ends"]);
     // p_offset, p_filesz and p_memsz of the only program header.
     says(&patched(64 + 8, &[0xff; 8]), &["cut short"]);
     says(&patched(64 + 32, &[12]), &["0xc bytes in the file, 0xb in memory"]);
     says(&patched(64 + 40, &[0xff; 8]), &["malformed segment at 0x200000"]);
     let twice = good().segment(2 * MIB + 10, 4, b"more").build();
-    says(&load(&guest(), &twice).unwrap_err(), &["overlap at 0x20000a"]);
+    says(&start(&guest(), &twice).unwrap_err(), &["overlap at 0x20000a"]);
 }
 
 #[test]
 fn segment_outside_memory_says_how_much_is_needed() {
     let last = Image::at(16 * MIB - 4, b"last").build();
-    assert!(load(&guest(), &last).is_ok());
+    assert!(start(&guest(), &last).is_ok());
     let over = Image::at(16 * MIB - 3, b"over").build();
-    says(&load(&guest(), &over).unwrap_err(), &["outside guest memory", "--memory 17M"]);
+    says(&start(&guest(), &over).unwrap_err(), &["outside guest memory", "--memory 17M"]);
     let bss = good().segment(3 * MIB, 61 * MIB, b"").build();
-    says(&load(&guest(), &bss).unwrap_err(), &["--memory 64M"]);
+    says(&start(&guest(), &bss).unwrap_err(), &["--memory 64M"]);
     let high = good().segment(HOLE_END, MIB, b"high").build();
-    says(&load(&guest(), &high).unwrap_err(), &["--memory 3073M"]);
+    says(&start(&guest(), &high).unwrap_err(), &["--memory 3073M"]);
     let hole = good().segment(HOLE_START - MIB, 2 * MIB, b"hole").build();
-    says(&load(&guest(), &hole).unwrap_err(), &["device hole", "link it lower"]);
+    says(&start(&guest(), &hole).unwrap_err(), &["device hole", "link it lower"]);
 }
 
 #[test]
 fn segment_over_a_boot_structure_names_it() {
     for (what, range) in TAKEN {
-        for start in [range.start, range.end - 1] {
-            let file = Image::at(start, b"x").build();
-            let error = load(&guest(), &file).unwrap_err();
+        for at in [range.start, range.end - 1] {
+            let file = Image::at(at, b"x").build();
+            let error = start(&guest(), &file).unwrap_err();
             says(&error, &[what, &format!("{:#x}-{:#x}", range.start, range.end)]);
         }
         let beside = Image::at(range.end, b"x").build();
-        assert!(load(&guest(), &beside).is_ok(), "{:#x}", range.end);
+        assert!(start(&guest(), &beside).is_ok(), "{:#x}", range.end);
     }
 }
 
@@ -279,16 +286,16 @@ fn entry_point_must_lie_in_a_segments_bytes() {
     let mut image = good().segment(4 * MIB, MIB, b"bss");
     for entry in [0, 2 * MIB - 1, 2 * MIB + 11, 4 * MIB + 3, 0xffff_ffff_8100_0000] {
         image.entry = entry;
-        says(&load(&guest(), &image.build()).unwrap_err(), &["64-bit entry", "physical address"]);
+        says(&start(&guest(), &image.build()).unwrap_err(), &["64-bit entry", "physical address"]);
     }
     let file = good().notes(4, &pvh_note(0x10_0000)).build();
-    says(&load(&guest(), &file).unwrap_err(), &["PVH entry point 0x100000"]);
+    says(&start(&guest(), &file).unwrap_err(), &["PVH entry point 0x100000"]);
 }
 
 #[test]
 fn entry_point_above_4_gib_is_refused() {
     let memory = memory::create(HOLE_START + 16 * MIB).unwrap();
-    let error = load(&memory, &Image::at(HOLE_END, b"high").build()).unwrap_err();
+    let error = start(&memory, &Image::at(HOLE_END, b"high").build()).unwrap_err();
     says(&error, &["above 4 GiB"]);
 }
 
@@ -296,7 +303,7 @@ fn entry_point_above_4_gib_is_refused() {
 fn refused_file_leaves_memory_untouched() {
     let memory = guest();
     let file = good().segment(64 * MIB, 4, b"far.").build();
-    assert!(load(&memory, &file).is_err());
+    assert!(start(&memory, &file).is_err());
     assert_eq!(memory.read_obj::<u64>(GuestAddress(2 * MIB)).unwrap(), 0);
 }
 
@@ -313,9 +320,9 @@ fn interesting() -> impl Strategy<Value = u64> {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = load(&guest(), &bytes);
-        let _ = load(&guest(), &[b"\x7fELF\x02\x01".as_slice(), &bytes].concat());
-        let _ = load(&guest(), &[b"\x7fELF\x01\x01".as_slice(), &bytes].concat());
+        let _ = start(&guest(), &bytes);
+        let _ = start(&guest(), &[b"\x7fELF\x02\x01".as_slice(), &bytes].concat());
+        let _ = start(&guest(), &[b"\x7fELF\x01\x01".as_slice(), &bytes].concat());
     }
 
     #[test]
@@ -341,8 +348,8 @@ proptest! {
             file.truncate(file.len() - cut);
         }
         let memory = guest();
-        let loaded = load(&memory, &file);
-        if let Ok(Start::Pvh(entry) | Start::Long(entry)) = loaded {
+        let loaded = start(&memory, &file);
+        if let Ok(Start::Pvh(entry) | Start::Linux64(entry)) = loaded {
             prop_assert!(entry < 16 * MIB);
             prop_assert!(TAKEN.iter().all(|(_, range)| !range.contains(&entry)));
         }

@@ -3,21 +3,16 @@
 //! Owns nothing. Must not know how the devices behind the interrupt lines work. Source: Intel
 //! MultiProcessor Specification 1.4, chapter 4.
 //!
-//! ISA interrupt `n` is input `n` of the I/O APIC, the PIT's interrupt 0 too, as in KVM's own
-//! interrupt controllers.
+//! ISA interrupt `n` is input `n` of the I/O APIC, but for the PIT's interrupt 0, which is input 2:
+//! input 0 is the 8259's output, and the 8259's cascade, interrupt 2, has no use for its own. ACPI's
+//! MADT says the same (see [`super::acpi`]). There is no IMCR: the 8259's output always reaches the
+//! BSP's LINT0 too ("virtual wire mode", section 3.6.2.2).
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::layout::{MP_POINTER, MP_TABLE};
+use super::layout::{self, IO_APIC, LOCAL_APIC, MP_POINTER, MP_TABLE, io_apic_id};
 use crate::memory::GuestMemory;
 
-/// Guest-physical address of every local APIC.
-const LOCAL_APIC: u32 = 0xfee0_0000;
-/// Guest-physical address of the I/O APIC.
-const IO_APIC: u32 = 0xfec0_0000;
-/// ID of the I/O APIC: what its ID register holds after reset. It shares no bus with the local APICs'.
-/// ID of the I/O APIC, as of the one in KVM.
-pub const IO_APIC_ID: u8 = 0;
 /// Specification revision 1.4.
 const REVISION: u8 = 4;
 /// The most CPUs an MP table can list: local APIC ID 255 is the broadcast.
@@ -48,7 +43,7 @@ fn pointer() -> [u8; 16] {
     bytes[4..8].copy_from_slice(&(MP_TABLE as u32).to_le_bytes());
     bytes[8] = 1; // its length, in units of 16 bytes
     bytes[9] = REVISION;
-    bytes[10] = checksum(&bytes);
+    bytes[10] = layout::checksum(&bytes);
     bytes
 }
 
@@ -63,9 +58,12 @@ fn table(cpus: u32) -> Vec<u8> {
         push(&processor(id as u8));
     }
     push(&[1, 0, b'I', b'S', b'A', b' ', b' ', b' ']);
-    push(&io_apic());
-    for irq in 0..16 {
-        push(&interrupt(3, INT, irq, IO_APIC_ID, irq));
+    let id = io_apic_id(cpus);
+    push(&io_apic(id));
+    push(&interrupt(3, EXT_INT, 0, id, 0));
+    for irq in (0..16).filter(|irq| *irq != 2) {
+        let pin = if irq == 0 { 2 } else { irq };
+        push(&interrupt(3, INT, irq, id, pin));
     }
     push(&interrupt(4, EXT_INT, 0, ALL, 0));
     push(&interrupt(4, NMI, 0, ALL, 1));
@@ -80,7 +78,7 @@ fn table(cpus: u32) -> Vec<u8> {
     bytes.extend_from_slice(&LOCAL_APIC.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]); // no extended table
     bytes.extend_from_slice(&entries);
-    bytes[7] = checksum(&bytes);
+    bytes[7] = layout::checksum(&bytes);
     bytes
 }
 
@@ -93,9 +91,9 @@ fn processor(id: u8) -> [u8; 20] {
     bytes
 }
 
-fn io_apic() -> [u8; 8] {
+fn io_apic(id: u8) -> [u8; 8] {
     let [a, b, c, d] = IO_APIC.to_le_bytes();
-    [2, IO_APIC_ID, 0x11, 1, a, b, c, d]
+    [2, id, 0x11, 1, a, b, c, d]
 }
 
 /// An interrupt entry (`entry` 3: to an I/O APIC's input, 4: to a local APIC's LINT pin) from the ISA
@@ -104,20 +102,11 @@ fn interrupt(entry: u8, kind: u8, irq: u8, apic: u8, pin: u8) -> [u8; 8] {
     [entry, kind, 0, 0, 0, irq, apic, pin]
 }
 
-/// What makes the sum of all bytes 0 when it replaces a byte that is 0.
-fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)).wrapping_neg()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::layout::TAKEN;
+    use crate::boot::layout::tests::{place, sum};
     use crate::memory;
-
-    fn sum(bytes: &[u8]) -> u8 {
-        bytes.iter().fold(0, |sum, b| sum.wrapping_add(*b))
-    }
 
     #[test]
     fn pointer_and_table_sum_to_zero_and_are_found() {
@@ -158,18 +147,35 @@ mod tests {
     }
 
     #[test]
-    fn isa_interrupts_go_to_the_input_of_their_number() {
+    fn isa_interrupts_go_to_the_input_of_their_number_but_for_the_timer() {
         let table = table(1);
         let entries = walk(&table);
-        let lines: Vec<_> = entries.iter().filter(|e| e[0] == 3).map(|e| (e[5], e[7])).collect();
-        assert_eq!(lines, (0..16).map(|n| (n, n)).collect::<Vec<_>>());
+        let lines: Vec<_> =
+            entries.iter().filter(|e| e[0] == 3).map(|e| (e[1], e[5], e[7])).collect();
+        let others = (1..16).filter(|n| *n != 2).map(|n| (INT, n, n));
+        let expected: Vec<_> = [(EXT_INT, 0, 0), (INT, 0, 2)].into_iter().chain(others).collect();
+        assert_eq!(lines, expected);
+        let local: Vec<_> =
+            entries.iter().filter(|e| e[0] == 4).map(|e| (e[1], e[6], e[7])).collect();
+        assert_eq!(local, [(EXT_INT, 0xff, 0), (NMI, 0xff, 1)]);
+    }
+
+    #[test]
+    fn io_apic_has_the_id_after_the_cpus_and_every_line_goes_there() {
+        for (cpus, id) in [(1, 1), (64, 64), (254, 254), (255, 0), (300, 0)] {
+            let table = table(cpus);
+            let entries = walk(&table);
+            let io_apic = entries.iter().find(|e| e[0] == 2).unwrap();
+            assert_eq!((io_apic[1], io_apic[3]), (id, 1));
+            assert_eq!(io_apic[4..], 0xfec0_0000u32.to_le_bytes());
+            assert!(entries.iter().filter(|e| e[0] == 3).all(|e| e[6] == id));
+        }
     }
 
     #[test]
     fn the_largest_table_stays_in_its_place() {
-        let (_, place) = &TAKEN[6];
         let table = table(u32::MAX);
-        assert!(MP_TABLE + table.len() as u64 <= place.end);
+        assert!(MP_TABLE + table.len() as u64 <= place("the MP table").end);
         assert_eq!(sum(&table), 0);
         assert_eq!(walk(&table).iter().filter(|e| e[0] == 0).count(), 255);
     }

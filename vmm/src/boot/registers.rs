@@ -11,7 +11,8 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::GuestMemoryError;
 
 use super::layout::GDT;
-use super::tables::{self, CODE32, CODE64, DATA, GDT_LIMIT, PML4, TSS};
+use super::multiboot_info;
+use super::tables::{self, BOOT_CODE, CODE32, DATA, GDT_LIMIT, PML4, TSS};
 use super::{Entry, EntryKind};
 use crate::memory::GuestMemory;
 
@@ -55,16 +56,19 @@ const EFER_LONG: u64 = 0xd01;
 /// point at into `memory`.
 ///
 /// PVH: 32-bit protected mode, flat segments, paging off, `ebx` = start info (Xen's PVH boot ABI).
-/// Linux: long mode, the first 4 GiB mapped to themselves, `rsi` = zero page (Linux's 64-bit boot
-/// protocol). In both IF is clear and the FPU is as after `FNINIT`.
+/// Multiboot: the same, `eax` = its magic number, `ebx` = multiboot information (Multiboot
+/// Specification, 3.2). Linux, 32-bit: the same, code selector 0x10, `esi` = zero page; 64-bit: long
+/// mode, the first 4 GiB mapped to themselves, `rsi` = zero page (Linux's boot protocols). In all IF
+/// is clear and the FPU is as after `FNINIT`; A20 is always open.
 ///
 /// # Errors
 /// [`StateError`], naming the registers that KVM does not take.
 pub fn set_entry_state(fd: &VcpuFd, memory: &GuestMemory, entry: &Entry) -> Result<(), StateError> {
-    tables::write(memory).map_err(StateError::Tables)?;
+    tables::write(memory, entry.kind != EntryKind::Linux32).map_err(StateError::Tables)?;
     let mut sregs = sregs(fd)?;
     match entry.kind {
-        EntryKind::Pvh => protected_mode(&mut sregs),
+        EntryKind::Pvh | EntryKind::Multiboot => protected_mode(&mut sregs, CODE32),
+        EntryKind::Linux32 => protected_mode(&mut sregs, BOOT_CODE),
         EntryKind::Linux64 => long_mode(&mut sregs),
     }
     set_sregs(fd, &sregs)?;
@@ -131,7 +135,10 @@ fn entry_regs(entry: &Entry) -> kvm_regs {
     let regs = kvm_regs { rip: entry.rip, rflags: RFLAGS, ..Default::default() };
     match entry.kind {
         EntryKind::Pvh => kvm_regs { rbx: entry.boot_info, ..regs },
-        EntryKind::Linux64 => kvm_regs { rsi: entry.boot_info, ..regs },
+        EntryKind::Multiboot => {
+            kvm_regs { rax: multiboot_info::MAGIC.into(), rbx: entry.boot_info, ..regs }
+        }
+        EntryKind::Linux32 | EntryKind::Linux64 => kvm_regs { rsi: entry.boot_info, ..regs },
     }
 }
 
@@ -140,8 +147,8 @@ fn regs_after_init(sipi: Option<u8>, signature: u64) -> kvm_regs {
     kvm_regs { rip, rflags: RFLAGS, rdx: signature, ..Default::default() }
 }
 
-fn protected_mode(sregs: &mut kvm_sregs) {
-    flat_segments(sregs, code(CODE32, false));
+fn protected_mode(sregs: &mut kvm_sregs, code_selector: u16) {
+    flat_segments(sregs, code(code_selector, false));
     sregs.cr0 = CR0_PROTECTED;
     sregs.cr3 = 0;
     sregs.cr4 = 0;
@@ -149,7 +156,7 @@ fn protected_mode(sregs: &mut kvm_sregs) {
 }
 
 fn long_mode(sregs: &mut kvm_sregs) {
-    flat_segments(sregs, code(CODE64, true));
+    flat_segments(sregs, code(BOOT_CODE, true));
     sregs.cr0 = CR0_LONG;
     sregs.cr3 = PML4;
     sregs.cr4 = CR4_LONG;

@@ -24,8 +24,14 @@ fn descriptor(s: &kvm_segment) -> u64 {
 #[test]
 fn hidden_parts_of_the_segments_agree_with_the_gdt() {
     let memory = memory::create(2 << 20).unwrap();
-    tables::write(&memory).unwrap();
-    for enter in [protected_mode, long_mode] {
+    let enters: [(bool, fn(&mut kvm_sregs)); 4] = [
+        (true, |sregs| protected_mode(sregs, CODE32)),
+        (false, |sregs| protected_mode(sregs, CODE32)),
+        (false, |sregs| protected_mode(sregs, BOOT_CODE)),
+        (true, long_mode),
+    ];
+    for (boot_code_long, enter) in enters {
+        tables::write(&memory, boot_code_long).unwrap();
         let mut sregs = kvm_sregs::default();
         enter(&mut sregs);
         for s in [&sregs.cs, &sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss, &sregs.tr] {
@@ -41,13 +47,29 @@ fn hidden_parts_of_the_segments_agree_with_the_gdt() {
 fn pvh_starts_in_flat_protected_mode_with_the_start_info_in_ebx() {
     let mut sregs =
         kvm_sregs { cr4: 0x20, efer: 0x500, apic_base: 0xfee0_0900, ..Default::default() };
-    protected_mode(&mut sregs);
+    protected_mode(&mut sregs, CODE32);
     assert_eq!((sregs.cr0, sregs.cr4, sregs.efer), (0x11, 0, 0));
     assert_eq!((sregs.cs.db, sregs.cs.l, sregs.cs.limit), (1, 0, u32::MAX));
     assert_eq!((sregs.tr.limit, sregs.tr.type_), (0x67, 0xb));
     assert_eq!(sregs.apic_base, 0xfee0_0900);
     let regs = entry_regs(&entry(EntryKind::Pvh));
     assert_eq!((regs.rip, regs.rbx, regs.rsi, regs.rflags), (0x20_0000, 0x6000, 0, 2));
+}
+
+#[test]
+fn multiboot_starts_with_its_magic_number_and_its_information() {
+    let regs = entry_regs(&entry(EntryKind::Multiboot));
+    assert_eq!((regs.rax, regs.rbx, regs.rsi), (0x2bad_b002, 0x6000, 0));
+}
+
+#[test]
+fn linux_at_32_bits_starts_with_its_own_code_selector() {
+    let mut sregs = kvm_sregs::default();
+    protected_mode(&mut sregs, BOOT_CODE);
+    assert_eq!((sregs.cr0, sregs.cs.selector, sregs.cs.db, sregs.cs.l), (0x11, 0x10, 1, 0));
+    assert_eq!((sregs.ds.selector, sregs.es.selector, sregs.ss.selector), (0x18, 0x18, 0x18));
+    let regs = entry_regs(&entry(EntryKind::Linux32));
+    assert_eq!((regs.rbx, regs.rbp, regs.rdi, regs.rsi), (0, 0, 0, 0x6000));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The GDT and the page tables that the BSP's first registers point at.
 //!
-//! Owns nothing. Must not know which kernel uses them: both entries share one GDT, only the 64-bit one
-//! has paging on. Source: SDM volume 3, chapters 3 to 5.
+//! Owns nothing. Must not know which kernel uses them: all entries share one GDT but for the width of
+//! the code segment that Linux calls its own, only the 64-bit one has paging on. Source: SDM volume 3, chapters 3 to 5.
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
@@ -10,24 +10,19 @@ use crate::memory::GuestMemory;
 
 /// Selector of flat 32-bit code.
 pub const CODE32: u16 = 0x08;
-/// Selector of 64-bit code; Linux's `__BOOT_CS`.
-pub const CODE64: u16 = 0x10;
+/// Selector of the code that Linux's boot protocols call `__BOOT_CS`: 64-bit, or as wide as the entry.
+pub const BOOT_CODE: u16 = 0x10;
 /// Selector of flat data; Linux's `__BOOT_DS`.
 pub const DATA: u16 = 0x18;
 /// Selector of the TSS, of which only the descriptor exists.
 pub const TSS: u16 = 0x20;
-/// Null, 32-bit code, 64-bit code, data, TSS (two entries in long mode).
-const DESCRIPTORS: [u64; 6] = [
-    0,
-    0x00cf_9b00_0000_ffff,
-    0x00af_9b00_0000_ffff,
-    0x00cf_9300_0000_ffff,
-    0x0000_8b00_0000_0067,
-    0,
-];
+const DESCRIPTOR32: u64 = 0x00cf_9b00_0000_ffff;
+const DESCRIPTOR64: u64 = 0x00af_9b00_0000_ffff;
+const DATA_DESCRIPTOR: u64 = 0x00cf_9300_0000_ffff;
+const TSS_DESCRIPTOR: u64 = 0x0000_8b00_0000_0067;
 
-/// Limit of the GDT: its size in bytes less one.
-pub const GDT_LIMIT: u16 = size_of_val(&DESCRIPTORS) as u16 - 1;
+/// Limit of the GDT: its size in bytes less one. The TSS has two entries in long mode.
+pub const GDT_LIMIT: u16 = 6 * 8 - 1;
 
 /// Guest-physical address of the PML4: what CR3 holds.
 pub const PML4: u64 = PAGE_TABLES;
@@ -38,16 +33,17 @@ const PRESENT: u64 = 0x3;
 /// Page directory entry: maps 2 MiB itself.
 const LARGE: u64 = 0x80;
 
-/// Writes the GDT, and page tables that map the first 4 GiB to themselves in pages of 2 MiB.
+/// Writes the GDT, with 64-bit or 32-bit code at [`BOOT_CODE`], and page tables that map the first 4 GiB to themselves in pages of 2 MiB.
 ///
 /// # Errors
 /// When guest memory ends below them.
-pub fn write(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
+pub fn write(memory: &GuestMemory, boot_code_long: bool) -> Result<(), GuestMemoryError> {
     let put = |at: u64, entries: &[u64]| {
         let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
         memory.write_slice(&bytes, GuestAddress(at))
     };
-    put(GDT, &DESCRIPTORS)?;
+    let boot_code = if boot_code_long { DESCRIPTOR64 } else { DESCRIPTOR32 };
+    put(GDT, &[0, DESCRIPTOR32, boot_code, DATA_DESCRIPTOR, TSS_DESCRIPTOR, 0])?;
     put(PML4, &[PDPT | PRESENT])?;
     let directories: Vec<u64> = (0..4).map(|n| (PAGE_DIRECTORY + n * 0x1000) | PRESENT).collect();
     put(PDPT, &directories)?;
@@ -58,18 +54,17 @@ pub fn write(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::layout::TAKEN;
+    use crate::boot::layout::tests::place;
     use crate::memory;
 
     #[test]
     fn tables_stay_in_their_places() {
         let memory = memory::create(2 << 20).unwrap();
-        write(&memory).unwrap();
-        let taken = |name| &TAKEN.iter().find(|(what, _)| *what == name).unwrap().1;
+        write(&memory, true).unwrap();
         for (from, to) in [
-            (0, taken("the GDT").start),
-            (taken("the GDT").end, taken("the page tables").start),
-            (taken("the page tables").end, 2 << 20),
+            (0, place("the GDT").start),
+            (place("the GDT").end, place("the page tables").start),
+            (place("the page tables").end, 2 << 20),
         ] {
             let mut found = vec![0; (to - from) as usize];
             memory.read_slice(&mut found, GuestAddress(from)).unwrap();
@@ -93,7 +88,7 @@ mod tests {
     #[test]
     fn page_tables_map_the_first_4_gib_to_themselves() {
         let memory = memory::create(2 << 20).unwrap();
-        write(&memory).unwrap();
+        write(&memory, true).unwrap();
         for address in [0, 0x1f_ffff, 0x20_0000, 0x4000_0000, 0xfee0_0020, 0xffff_ffff] {
             assert_eq!(translate(&memory, PML4, address), address);
         }

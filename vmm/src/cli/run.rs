@@ -29,6 +29,9 @@ use crate::vm::{Outcome, VmShared};
 pub(super) struct RunArguments {
     #[command(flatten)]
     source: Source,
+    /// Initial RAM disk, or module of a multiboot kernel
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
     /// vCPUs of each VM
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
     cpus: u32,
@@ -60,7 +63,7 @@ pub(super) struct RunArguments {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// A kernel: ELF, 64-bit or with a PVH note
+    /// A kernel: ELF (PVH, multiboot, or 64-bit), bzImage, or multiboot
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// An embedded kernel (see 'siesta images')
@@ -88,10 +91,15 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
     // Before any thread exists, so that all inherit the mask.
     let mut signals = Signals::take().map_err(Failure::input)?;
     let (kernel, kernel_name) = arguments.source.load()?;
+    let initrd = match &arguments.initrd {
+        Some(path) => Some(boot::read_initrd(path).map_err(Failure::input)?.into()),
+        None => None,
+    };
     let (host, facts) = options::open_host(device)?;
     let config = VmConfig {
         kernel,
         kernel_name,
+        initrd,
         cmdline: arguments.cmdline.clone(),
         cpus: arguments.cpus,
         memory: arguments.memory,

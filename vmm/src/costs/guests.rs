@@ -66,6 +66,7 @@ impl Guests {
             let config = VmConfig {
                 kernel: Arc::from(image.elf),
                 kernel_name: image.name.to_owned(),
+                initrd: None,
                 cmdline,
                 cpus: 1,
                 memory: MEMORY_BYTES,
