@@ -83,7 +83,7 @@ static void registers(void)
     /* UIP shows for 244 us and the update itself, once a second. */
     u64 start = rdtsc();
     bool shows = false;
-    while (!is_over(start, 1100000) && !shows)
+    while (!is_over(start, 3300000) && !shows)
         shows = rtc_read(REG_A) & UIP;
     check("uip-shows", shows);
 }
