@@ -24,11 +24,14 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("pic", &["pic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("rtc", &["rtc.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("ioapic", &["ioapic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("smp-start", &["smp_start.c", "smp_probe.S", "check.c", "irq.c", "trap.S"]),
+    ("x2apic", &["x2apic.c", "check.c", "irq.c", "trap.S"]),
+    ("pv-eoi", &["pv_eoi.c", "check.c", "irq.c", "trap.S"]),
     ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 
 const HEADERS: &[&str] =
-    &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "link.ld"];
+    &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "probe.h", "link.ld"];
 
 const COMPILE: &[&str] = &[
     "-std=gnu11",

@@ -34,6 +34,21 @@ void check_is(const char *name, u64 got, u64 want)
     put("\n");
 }
 
+void check_range(const char *name, u64 got, u64 least, u64 most)
+{
+    bool holds = got >= least && got <= most;
+    verdict(holds, name);
+    if (!holds) {
+        put(" got=");
+        put_u64(got);
+        put(" want=");
+        put_u64(least);
+        put("..");
+        put_u64(most);
+    }
+    put("\n");
+}
+
 static void pair(char *to, u8 value)
 {
     to[0] = "0123456789abcdef"[value >> 4];

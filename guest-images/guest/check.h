@@ -11,6 +11,7 @@
 /* check.c: one line each, `ok NAME` or `FAIL NAME`. */
 void check(const char *name, bool holds);
 void check_is(const char *name, u64 got, u64 want);
+void check_range(const char *name, u64 got, u64 least, u64 most);
 /* The vectors that `cpu` logged, in order, as hexadecimal pairs: "60 50". */
 void check_log(const char *name, u32 cpu, const char *want);
 /* Checks that cannot be made here. */
@@ -43,6 +44,8 @@ extern volatile u32 log_total;
 void pause_us(u64 us);
 /* Whether that time has passed since the TSC was `start`. */
 bool is_over(u64 start, u64 us);
+/* The same in HLT with IF=1, by the APIC timer. Ends with IF=0. */
+void idle_us(u64 us);
 /* Takes interrupts with IF=1 until this CPU's log has `count` entries, at most
  * a second, and a little longer for what must not come. Ends with IF=0. */
 void take(u32 count);

@@ -182,6 +182,8 @@ void apic_timer_once(u64 nanoseconds, u32 vector);
 u32 cpus_wanted(u32 otherwise);
 void start_aps(u32 cpus, void (*body)(u32 cpu));
 /* INIT, one SIPI; false if it did not answer. */
+/* Called on an AP before its APIC is touched, if there is one; %gs is not set yet. */
+extern void (*volatile ap_first)(u32 cpu);
 bool start_ap(u32 cpu, void (*body)(u32 cpu));
 bool wait_tsc(u64 cycles, const volatile u64 *value, u64 at_least);
 

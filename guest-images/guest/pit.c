@@ -139,9 +139,7 @@ static void channel2(void)
 static u32 count_for(u64 us)
 {
     log_total = 0;
-    sti();
-    pause_us(us);
-    cli();
+    idle_us(us);
     return log_total;
 }
 
@@ -161,10 +159,10 @@ static void interrupts(const char *const *names)
     check_is(names[1], count_for(5000), 0);
     pit_mode(0, 2, PIT_HZ / 250);
     u32 seen = count_for(200000);
-    check(names[2], seen >= 40 && seen <= 60);
+    check_range(names[2], seen, 40, 60);
     pit_mode(0, 3, PIT_HZ / 250);
     seen = count_for(200000);
-    check(names[3], seen >= 40 && seen <= 60);
+    check_range(names[3], seen, 40, 60);
     pit_mode(0, 0, 0xffff);
     count_for(1000);
     outb(PIT_CONTROL, 0x30);

@@ -11,6 +11,7 @@ u8 *ap_stack;
 static volatile u32 ap_cpu;
 static void (*volatile ap_body)(u32 cpu);
 static volatile u64 ap_up;
+void (*volatile ap_first)(u32 cpu);
 static u8 stacks[MAX_CPUS - 1][STACK_BYTES] __attribute__((aligned(16)));
 
 extern const u8 trampoline_start[], trampoline_end[];
@@ -19,6 +20,8 @@ void ap_entry(void)
 {
     u32 cpu = ap_cpu;
     load_idt();
+    if (ap_first)
+        ap_first(cpu);
     apic_open();
     if (apic_id() != cpu)
         fail("APIC ids are not 0, 1, 2, ...");

@@ -41,6 +41,9 @@ static IMAGES: &[Image] = &[
     image!("pic", "checks the pair of 8259A interrupt controllers"),
     image!("rtc", "checks the MC146818 clock"),
     image!("ioapic", "checks the I/O APIC"),
+    image!("smp-start", "checks INIT, SIPI and the state that they leave"),
+    image!("x2apic", "checks which x2APIC registers and bits there are"),
+    image!("pv-eoi", "checks KVM's paravirtual end of interrupt"),
     image!("nmi", "checks NMI, HLT and the shadows of instructions"),
 ];
 
