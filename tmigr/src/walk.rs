@@ -177,7 +177,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         loop {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
             let here = group;
-            self.trace(move || TraceEvent::GroupSetCpuActive(trace::group_state(here, place, word)));
+            self.trace(move || {
+                TraceEvent::GroupSetCpuActive(trace::group_state(here, place, word))
+            });
             let Some(above) = group.above() else {
                 return;
             };
