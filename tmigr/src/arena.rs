@@ -1,16 +1,65 @@
-//! Where the groups live: they are never freed, and found by number without a lock.
+//! Where the groups live: they are never freed, and found by their name without a lock.
 //!
 //! Owns memory. Must not know the tree.
 //!
 //! Chunks of growing size are allocated by growth, which is serialised by its mutex, and published
-//! by `OnceLock`; a group's number reaches a reader through a release store (a parent link, a
+//! by `OnceLock`; a group's name reaches a reader through a release store (a parent link, a
 //! slot's place), so what it names is there.
 
-use crate::group::{Group, GroupId};
+use crate::group::Group;
 use crate::sync::{AtomicU32, OnceLock, Ordering};
 
 const FIRST_CHUNK: u32 = 8;
-const CHUNKS: usize = 26;
+/// The bits of a name that are the index in a chunk; the others number the chunk.
+const INDEX_BITS: u32 = 27;
+/// As many as there are numbers for: a chunk is found without a look at their number.
+const CHUNKS: usize = 1 << (u32::BITS - INDEX_BITS);
+/// Those whose places all have numbers.
+const CHUNKS_USED: usize = (INDEX_BITS - FIRST_CHUNK.ilog2() + 1) as usize;
+
+/// The name of a group: its chunk and its index there. A walk looks a group up at every level, and
+/// would spend as long on the way from a number to the place as on an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GroupId(u32);
+
+impl GroupId {
+    /// What is no group's name, as bits.
+    pub(crate) const NOBODY: u32 = u32::MAX;
+
+    /// The name of the group of a number, in order of creation.
+    pub(crate) fn of_number(number: u32) -> Self {
+        let chunk = (number / FIRST_CHUNK + 1).ilog2();
+        GroupId(chunk << INDEX_BITS | (number - Self::before(chunk)))
+    }
+
+    /// How many groups are in the chunks before one.
+    fn before(chunk: u32) -> u32 {
+        FIRST_CHUNK * ((1 << chunk) - 1)
+    }
+
+    /// The number of the group, in order of creation.
+    pub(crate) fn number(self) -> u32 {
+        Self::before(self.0 >> INDEX_BITS) + self.index() as u32
+    }
+
+    fn chunk(self) -> usize {
+        (self.0 >> INDEX_BITS) as usize
+    }
+
+    fn index(self) -> usize {
+        (self.0 & ((1 << INDEX_BITS) - 1)) as usize
+    }
+
+    /// The name as it is stored.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The name that was stored.
+    pub(crate) fn of_bits(bits: u32) -> Self {
+        GroupId(bits)
+    }
+}
 
 /// Room for a group: whole lines, in pairs as processors fetch them, so that neighbours share none.
 /// What says whether the group is there is among them, so it is this that is aligned.
@@ -30,29 +79,28 @@ pub(crate) struct Arena<const FANOUT: usize> {
     len: AtomicU32,
 }
 
-fn locate(id: GroupId) -> (usize, usize) {
-    let chunk = (id / FIRST_CHUNK + 1).ilog2();
-    (chunk as usize, (id - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
-}
-
 impl<const FANOUT: usize> Arena<FANOUT> {
     pub(crate) fn new() -> Self {
         Arena { chunks: std::array::from_fn(|_| OnceLock::new()), len: AtomicU32::new(0) }
     }
 
     /// How many groups there are.
-    pub(crate) fn len(&self) -> u32 {
+    fn len(&self) -> u32 {
         self.len.load(Ordering::Acquire)
     }
 
-    /// The group of a number that was handed out.
+    /// The names of all groups, in order of creation.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = GroupId> {
+        (0..self.len()).map(GroupId::of_number)
+    }
+
+    /// The group of a name that was handed out.
     #[inline]
     pub(crate) fn get(&self, id: GroupId) -> &Group<FANOUT> {
-        let (chunk, at) = locate(id);
-        self.chunks[chunk]
+        self.chunks[id.chunk()]
             .get()
-            .and_then(|chunk| chunk[at].0.get())
-            .expect("a group is in the arena before its number is published")
+            .and_then(|chunk| chunk[id.index()].0.get())
+            .expect("a group is in the arena before its name is published")
     }
 
     /// Makes room for `more` groups, so that as many `push` succeed.
@@ -61,8 +109,12 @@ impl<const FANOUT: usize> Arena<FANOUT> {
         let Some(last) = end.checked_sub(1) else {
             return Ok(());
         };
-        for chunk in 0..=locate(last).0 {
-            let slot = self.chunks.get(chunk).ok_or(OutOfMemory)?;
+        if last >= GroupId::before(CHUNKS_USED as u32) {
+            return Err(OutOfMemory);
+        }
+        for (chunk, slot) in
+            self.chunks.iter().enumerate().take(GroupId::of_number(last).chunk() + 1)
+        {
             if slot.get().is_some() {
                 continue;
             }
@@ -77,12 +129,12 @@ impl<const FANOUT: usize> Arena<FANOUT> {
 
     /// Adds a group, for which there is room. Calls are serialised by the caller.
     pub(crate) fn push(&self, group: Group<FANOUT>) -> GroupId {
-        let id = self.len();
-        let (chunk, at) = locate(id);
-        let chunk = self.chunks[chunk].get().expect("room was reserved before");
-        let fresh = chunk[at].0.set(group).is_ok();
+        let number = self.len();
+        let id = GroupId::of_number(number);
+        let chunk = self.chunks[id.chunk()].get().expect("room was reserved before");
+        let fresh = chunk[id.index()].0.set(group).is_ok();
         debug_assert!(fresh, "pushes are serialised");
-        self.len.store(id + 1, Ordering::Release);
+        self.len.store(number + 1, Ordering::Release);
         id
     }
 }
@@ -99,20 +151,35 @@ mod tests {
 
     #[test]
     fn numbers_fill_the_chunks_without_a_gap() {
-        assert_eq!(locate(0), (0, 0));
-        assert_eq!(locate(7), (0, 7));
-        assert_eq!(locate(8), (1, 0));
-        assert_eq!(locate(23), (1, 15));
-        assert_eq!(locate(24), (2, 0));
+        let located = |number| {
+            let id = GroupId::of_number(number);
+            assert_eq!(id.number(), number);
+            (id.chunk(), id.index())
+        };
+        assert_eq!(located(0), (0, 0));
+        assert_eq!(located(7), (0, 7));
+        assert_eq!(located(8), (1, 0));
+        assert_eq!(located(23), (1, 15));
+        assert_eq!(located(24), (2, 0));
     }
 
     #[test]
-    fn groups_are_found_by_number() {
+    fn the_last_chunk_ends_where_names_do() {
+        let end = GroupId::before(CHUNKS_USED as u32);
+        let last = GroupId::of_number(end - 1);
+        assert_eq!((last.chunk(), last.index()), (CHUNKS_USED - 1, (1 << INDEX_BITS) - 1));
+        assert_ne!(last.bits(), GroupId::NOBODY);
+        assert!(Arena::<8>::new().reserve(end + 1).is_err());
+    }
+
+    #[test]
+    fn groups_are_found_by_name() {
         let arena = Arena::<8>::new();
         arena.reserve(100).unwrap();
         for level in 0..100 {
-            assert_eq!(arena.push(Group::new(level, None, false, 0)), level);
+            assert_eq!(arena.push(Group::new(level, None, false, 0)).number(), level);
         }
-        assert!((0..100).all(|id| arena.get(id).level == id));
+        assert!(arena.ids().all(|id| arena.get(id).level == id.number()));
+        assert_eq!(arena.ids().count(), 100);
     }
 }

@@ -12,6 +12,7 @@
 //! two locks second sees both the event and the idle word. Both may be told the expiry, which
 //! costs a wakeup and loses nothing.
 
+use crate::arena::GroupId;
 use crate::group::{Counters, Group, Locked, Place, index_of};
 use crate::queue::{Event, Queue};
 use crate::trace::TraceEvent;
@@ -142,8 +143,10 @@ fn updated<const F: usize>(
 ) -> TraceEvent {
     let expiry = below.map_or(walk.next, Group::next_expiry);
     TraceEvent::UpdateEvents {
-        child: below.and_then(|_| group.child(place.mask)),
-        group: place.group,
+        child: below
+            .and_then(|_| group.child(place.mask))
+            .map(|child| GroupId::of_bits(child).number()),
+        group: place.group.number(),
         child_lvl: below.map_or(0, |child| child.level),
         group_lvl: group.level,
         nextevt: some_unless_never(walk.first),

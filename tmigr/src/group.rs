@@ -14,16 +14,12 @@
 //! | `counters` | walks and passes; `walks_locked` and `locks` under the group's lock | views | relaxed: statistics |
 
 use crate::NEVER;
+use crate::arena::GroupId;
 use crate::queue::{Event, Queue};
 use crate::sync::{
     self, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally,
 };
 use crate::word::AtomicWord;
-
-/// The number of a group, in order of creation.
-pub(crate) type GroupId = u32;
-
-const NO_GROUP: GroupId = GroupId::MAX;
 
 /// Where a child is: its group and its place there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +85,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
             next_expiry: AtomicU64::new(NEVER),
             ignored: std::array::from_fn(|_| AtomicBool::new(true)),
             mask: AtomicU8::new(u8::from(top)),
-            parent: AtomicU32::new(NO_GROUP),
+            parent: AtomicU32::new(GroupId::NOBODY),
             queue: Mutex::new(Queue::new()),
             children: std::array::from_fn(|_| AtomicU32::new(0)),
             occupied: AtomicU8::new(reserved),
@@ -106,7 +102,8 @@ impl<const FANOUT: usize> Group<FANOUT> {
     /// by then: a walker never carries a mask of 0 upwards.
     pub(crate) fn above(&self) -> Option<Place> {
         let group = self.parent.load(Ordering::Acquire);
-        (group != NO_GROUP).then(|| Place { group, mask: self.mask() })
+        (group != GroupId::NOBODY)
+            .then(|| Place { group: GroupId::of_bits(group), mask: self.mask() })
     }
 
     /// The mask in the parent, which counts once there is a parent.
@@ -119,7 +116,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
         self.mask.store(place.mask, Ordering::Relaxed);
         #[cfg(all(test, not(loom)))]
         crate::tests::steps::before_publish();
-        self.parent.store(place.group, Ordering::Release);
+        self.parent.store(place.group.bits(), Ordering::Release);
     }
 
     /// How many places are taken.
@@ -139,7 +136,7 @@ impl<const FANOUT: usize> Group<FANOUT> {
         1 << place
     }
 
-    /// Names the child behind a mask: a slot's number at level 0, a group's above.
+    /// Names the child behind a mask: a slot's number at level 0, a group's name above.
     pub(crate) fn name_child(&self, mask: u8, child: u32) {
         self.children[index_of(mask)].store(child, Ordering::Relaxed);
     }

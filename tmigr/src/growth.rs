@@ -16,8 +16,9 @@
 
 use thiserror::Error;
 
+use crate::arena::GroupId;
 use crate::geometry::MAX_LEVELS;
-use crate::group::{Group, GroupId, Place};
+use crate::group::{Group, Place};
 use crate::sync::{self, Ordering};
 use crate::trace::TraceEvent;
 use crate::{Hierarchy, Notices, Slot};
@@ -91,7 +92,7 @@ struct Chain {
 
 impl Chain {
     fn new() -> Self {
-        Chain { ids: [0; MAX_LEVELS], len: 0 }
+        Chain { ids: [GroupId::of_number(0); MAX_LEVELS], len: 0 }
     }
 
     fn push(&mut self, id: GroupId) {
@@ -193,7 +194,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let (height, node) = (group.level as usize, group.node);
         let lvl = group.level;
         let id = self.groups.push(group);
-        self.trace(|| TraceEvent::GroupSet { group: id, lvl, numa_node: node });
+        self.trace(|| TraceEvent::GroupSet { group: id.number(), lvl, numa_node: node });
         let level = &mut growth.levels[height];
         level.count += 1;
         match level.latest.iter_mut().find(|(of, _)| *of == node) {
@@ -235,7 +236,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         home.name_child(mask, slot.0);
         self.trace(|| TraceEvent::ConnectCpuParent {
             cpu: slot.0,
-            parent: stack[0],
+            parent: stack[0].number(),
             lvl: 0,
             numa_node: home.node,
             num_children: home.occupied(),
@@ -248,7 +249,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     fn connect(&self, child: GroupId, parent: GroupId) {
         let above = self.groups.get(parent);
         let mask = above.occupy();
-        above.name_child(mask, child);
+        above.name_child(mask, child.bits());
         self.publish(child, Place { group: parent, mask });
     }
 
@@ -256,8 +257,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         self.groups.get(child).publish_above(place);
         let above = self.groups.get(place.group);
         self.trace(|| TraceEvent::ConnectChildParent {
-            child,
-            parent: place.group,
+            child: child.number(),
+            parent: place.group.number(),
             lvl: above.level,
             numa_node: above.node,
             num_children: above.occupied(),
@@ -280,7 +281,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let stack = stack.ids();
         let reserved = Place { group: top, mask: 1 };
         let highest = stack[stack.len() - 1];
-        self.groups.get(top).name_child(reserved.mask, highest);
+        self.groups.get(top).name_child(reserved.mask, highest.bits());
         self.publish(highest, reserved);
         for pair in stack.windows(2).rev() {
             self.connect(pair[0], pair[1]);

@@ -4,9 +4,9 @@
 
 use thiserror::Error;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, GroupId};
 use crate::geometry::Geometry;
-use crate::group::{Group, GroupId, Place};
+use crate::group::{Group, Place};
 use crate::growth::Growth;
 use crate::pool::Pool;
 use crate::slot::SlotState;
@@ -178,7 +178,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     #[must_use]
     pub fn level_counters(&self) -> Vec<LevelCounters> {
         let mut levels = vec![LevelCounters::default(); self.geometry.levels as usize];
-        for id in 0..self.groups.len() {
+        for id in self.groups.ids() {
             let group = self.groups.get(id);
             let sum = &mut levels[group.level as usize];
             let counters = &group.counters;
@@ -204,19 +204,19 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// All groups, in order of creation.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupView> {
-        (0..self.groups.len()).map(|id| self.view(id)).collect()
+        self.groups.ids().map(|id| self.view(id)).collect()
     }
 
     fn view(&self, id: GroupId) -> GroupView {
         let group = self.groups.get(id);
         let word = group.word.load();
         GroupView {
-            id,
+            id: id.number(),
             level: group.level,
             node: group.node,
             children: group.occupied(),
             mask: group.mask(),
-            parent: group.above().map(|place| place.group),
+            parent: group.above().map(|place| place.group.number()),
             migrator: word.migrator(),
             active: word.active(),
             next: some_unless_never(group.next_expiry()),

@@ -37,6 +37,7 @@
 //! that comes after a's store reads a's value or what was stored behind it. So b reads e, or later
 //! values that the queue had since: never one from before a's store.
 
+use crate::arena::GroupId;
 use crate::group::Place;
 use crate::sync::Ordering;
 use crate::{Hierarchy, NEVER, Slot, some_unless_never};
@@ -145,14 +146,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// The slot at the end of the chain of migrators below a group.
-    fn migrator_of(&self, top: u32) -> Option<Slot> {
+    fn migrator_of(&self, top: GroupId) -> Option<Slot> {
         let mut group = self.groups.get(top);
         loop {
             let child = group.child(group.word.load().migrator()?)?;
             if group.level == 0 {
                 return Some(Slot(child));
             }
-            group = self.groups.get(child);
+            group = self.groups.get(GroupId::of_bits(child));
         }
     }
 }

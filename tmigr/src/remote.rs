@@ -134,7 +134,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             }
             if !counted {
                 Counters::count(&group.counters.passes);
-                let (group, lvl) = (place.group, group.level);
+                let (group, lvl) = (place.group.number(), group.level);
                 self.trace(|| TraceEvent::HandleRemote { group, lvl });
                 counted = true;
             }

@@ -14,6 +14,7 @@
 use std::fmt;
 
 use crate::NEVER;
+use crate::arena::GroupId;
 use crate::group::Place;
 use crate::pool::Marks;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
@@ -84,14 +85,15 @@ impl SlotState {
     pub(crate) fn set_place(&self, place: Option<Place>, node: u32) {
         self.node.store(node, Ordering::Relaxed);
         debug_assert!(!self.prepared(), "a slot is prepared once");
-        let word =
-            place.map_or(ALONE, |place| u64::from(place.mask) << 32 | u64::from(place.group));
+        let word = place
+            .map_or(ALONE, |place| u64::from(place.mask) << 32 | u64::from(place.group.bits()));
         self.place.store(word, Ordering::Release);
     }
 
     pub(crate) fn place(&self) -> Option<Place> {
         let word = self.place.load(Ordering::Acquire);
-        (word < ALONE).then_some(Place { group: word as u32, mask: (word >> 32) as u8 })
+        (word < ALONE)
+            .then_some(Place { group: GroupId::of_bits(word as u32), mask: (word >> 32) as u8 })
     }
 
     pub(crate) fn available(&self) -> bool {
@@ -132,7 +134,7 @@ mod tests {
     fn a_place_is_what_was_published() {
         let state = SlotState::new();
         assert_eq!((state.prepared(), state.place()), (false, None));
-        let place = Place { group: u32::MAX - 1, mask: 0x80 };
+        let place = Place { group: GroupId::of_bits(u32::MAX - 1), mask: 0x80 };
         state.set_place(Some(place), 3);
         assert_eq!((state.prepared(), state.place(), state.node()), (true, Some(place), 3));
         let alone = SlotState::new();

@@ -5,7 +5,8 @@
 //!
 //! Groups are named by their numbers. `None` is Linux's all-ones or `KTIME_MAX` value.
 
-use crate::group::{Group, GroupId, Place};
+use crate::arena::GroupId;
+use crate::group::{Group, Place};
 use crate::sync::Tally;
 use crate::word::Word;
 use crate::{Hierarchy, Slot, some_unless_never};
@@ -142,7 +143,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
 
     pub(crate) fn slot_trace(&self, slot: Slot, parent: GroupId) -> SlotTrace {
         let wakeup = self.state(slot).and_then(|state| some_unless_never(state.wakeup()));
-        SlotTrace { cpu: slot.0, parent, wakeup }
+        SlotTrace { cpu: slot.0, parent: parent.number(), wakeup }
     }
 }
 
@@ -152,8 +153,8 @@ pub(crate) fn group_state<const F: usize>(
     word: Word,
 ) -> GroupState {
     GroupState {
-        group: place.group,
-        parent: group.above().map(|above| above.group),
+        group: place.group.number(),
+        parent: group.above().map(|above| above.group.number()),
         lvl: group.level,
         numa_node: group.node,
         childmask: place.mask,

@@ -143,9 +143,9 @@ fn row_12_groups_below_the_crossnode_level_have_children_of_one_node() {
     for slot in 0..40 {
         let Some(place) = tree.state(Slot(slot)).unwrap().place() else { continue };
         for (group, at) in tree.path(place) {
-            let shown = groups[at.group as usize].node;
+            let shown = groups[at.group.number() as usize].node;
             let expected = (group.level < tree.crossnode_level()).then_some(of_node[slot as usize]);
-            assert_eq!(shown, expected, "slot {slot} below group {}", at.group);
+            assert_eq!(shown, expected, "slot {slot} below group {}", at.group.number());
         }
     }
     settled(&tree);

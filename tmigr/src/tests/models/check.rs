@@ -65,7 +65,11 @@ fn words_agree(world: &World) {
     for (state, slot) in world.tree.slots.iter().zip(0..) {
         let Some(place) = state.place() else { continue };
         let runs = state.available() && !world.tree.is_idle(Slot(slot));
-        assert_eq!(active(place.group) & place.mask != 0, runs, "slot {slot} in {groups:?}");
+        assert_eq!(
+            active(place.group.number()) & place.mask != 0,
+            runs,
+            "slot {slot} in {groups:?}"
+        );
     }
 }
 
