@@ -205,6 +205,8 @@ pub fn build(
             timer_hz: APIC_TIMER_HZ,
             tsc_deadline,
             least_period_ns: LEAST_PERIOD_NS,
+            // KVM's guests have no corrected machine checks (IA32_MCG_CAP).
+            cmci: false,
             pv_eoi: true,
         });
         if index == 0 {
