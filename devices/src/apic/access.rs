@@ -16,9 +16,9 @@ const IA32_TSC_DEADLINE: u32 = 0x6e0;
 const KVM_PV_EOI: u32 = 0x4b56_4d04;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
-/// The page holds 64 registers of 16 bytes, of which 4 count; the rest of it is reserved.
+/// The page is one of registers of 16 bytes, of which 4 count. The last three quarters are reserved.
 const REGISTER_SPACING: u64 = 16;
-const REGISTERS: u64 = 64;
+const REGISTERS: u64 = 256;
 
 impl LocalApic {
     /// Reads IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0), an x2APIC register (0x800 to
@@ -75,11 +75,14 @@ impl LocalApic {
         }
     }
 
-    /// Reads the register page. All bytes of `data` are zero but for a 4-byte access to a register,
-    /// at a multiple of 16, in xAPIC mode.
+    /// Reads the register page: 1, 2 or 4 bytes within the first four of a register's sixteen, in
+    /// xAPIC mode. Less than all four is model-specific (SDM 12.4.1.2); KVM serves it, too. All bytes
+    /// of any other access are zero.
     pub fn read_mmio(&mut self, offset: u64, data: &mut [u8], now: Moment) {
         data.fill(0);
-        let Some(register) = self.mmio_register(offset, data.len()) else {
+        let within = (offset % REGISTER_SPACING) as usize;
+        let narrow = matches!(data.len(), 1 | 2 | 4) && within + data.len() <= 4;
+        let (Some(register), true) = (self.mmio_register(offset), narrow) else {
             return;
         };
         let value = match register {
@@ -93,14 +96,15 @@ impl LocalApic {
                 0
             }),
         };
-        data.copy_from_slice(&value.to_le_bytes());
+        data.copy_from_slice(&value.to_le_bytes()[within..within + data.len()]);
     }
 
     /// Writes the register page. Ignored but for a 4-byte access to a writable register, at a
     /// multiple of 16, in xAPIC mode; reserved bits are dropped.
     pub fn write_mmio(&mut self, offset: u64, data: &[u8], now: Moment) -> Effect {
-        let (Some(register), Ok(bytes)) =
-            (self.mmio_register(offset, data.len()), <[u8; 4]>::try_from(data))
+        let aligned = offset.is_multiple_of(REGISTER_SPACING);
+        let (Some(register), Ok(bytes), true) =
+            (self.mmio_register(offset), <[u8; 4]>::try_from(data), aligned)
         else {
             return Effect::None;
         };
@@ -123,22 +127,18 @@ impl LocalApic {
                     self.icr & u64::from(u32::MAX) | u64::from(value & icr::HIGH_WRITABLE) << 32;
                 Effect::None
             }
-            regs::EOI => self.end_of_interrupt(),
-            _ if self.write_common(register, value, now) => Effect::None,
-            _ => {
+            _ => self.write_common(register, value, now).unwrap_or_else(|| {
                 if !self.exists_read_only(register) {
                     self.note_error(regs::ESR_ILLEGAL_REGISTER);
                 }
                 Effect::None
-            }
+            }),
         }
     }
 
-    fn mmio_register(&self, offset: u64, len: usize) -> Option<u32> {
-        let aligned = len == 4 && offset.is_multiple_of(REGISTER_SPACING);
+    fn mmio_register(&self, offset: u64) -> Option<u32> {
         let register = offset / REGISTER_SPACING;
-        (aligned && register < REGISTERS && self.base.mode() == ApicMode::Xapic)
-            .then_some(register as u32)
+        (register < REGISTERS && self.base.mode() == ApicMode::Xapic).then_some(register as u32)
     }
 
     /// The LVT entry at a register, if this APIC has it.
@@ -179,17 +179,10 @@ impl LocalApic {
         if !self.legal_in_x2apic(register, value) {
             return Err(GeneralProtection);
         }
-        if register == regs::EOI {
-            return Ok(self.end_of_interrupt());
-        }
         if register == regs::SELF_IPI {
             return Ok(self.carry_out(icr::self_ipi(value as u8)));
         }
-        if self.write_common(register, value, now) {
-            Ok(Effect::None)
-        } else {
-            Err(GeneralProtection)
-        }
+        self.write_common(register, value, now).ok_or(GeneralProtection)
     }
 
     /// Whether the register is there to be written with this value.
@@ -234,25 +227,27 @@ impl LocalApic {
         }
     }
 
-    /// Writes a register that both modes have; false if it is none that can be written.
-    fn write_common(&mut self, register: u32, value: u32, now: Moment) -> bool {
+    /// Writes a register that both modes have; none if it is none that can be written.
+    fn write_common(&mut self, register: u32, value: u32, now: Moment) -> Option<Effect> {
         if let Some(entry) = self.entry(register) {
             self.advance(now);
             let enabled = self.enabled();
             self.lvt.set(entry, value, enabled);
             self.timer.set_mode(self.lvt.timer_mode());
-            return true;
+            self.entry_changed(entry);
+            return Some(Effect::None);
         }
         match register {
             regs::TPR => self.tpr = value as u8,
+            regs::EOI => return Some(self.end_of_interrupt()),
             regs::SVR => {
                 self.advance(now);
-                self.svr = value & regs::SVR_WRITABLE;
-                if !self.enabled() {
-                    self.lvt.mask_all();
-                }
+                return Some(self.set_svr(value));
             }
-            regs::ESR => self.esr = std::mem::take(&mut self.errors),
+            regs::ESR => {
+                self.esr = std::mem::take(&mut self.errors);
+                self.error_told = false;
+            }
             regs::TMICT => {
                 self.advance(now);
                 self.timer.set_initial(value, now);
@@ -261,16 +256,31 @@ impl LocalApic {
                 self.advance(now);
                 self.timer.set_divide(value, now);
             }
-            _ => return false,
+            _ => return None,
         }
-        true
+        Some(Effect::None)
+    }
+
+    /// Writes SVR. Software-disabling masks the LVT; and who is disabled is passed over by
+    /// lowest-priority delivery.
+    fn set_svr(&mut self, value: u32) -> Effect {
+        let before = self.svr;
+        self.svr = value & regs::SVR_WRITABLE;
+        if !self.enabled() {
+            self.lvt.mask_all();
+        }
+        let toggled = (before ^ self.svr) & regs::SVR_ENABLE != 0;
+        if toggled { Effect::Routing } else { Effect::None }
     }
 
     fn carry_out(&mut self, command: Command) -> Effect {
         match command {
             Command::Send(ipi) => Effect::Ipi(ipi),
-            Command::IllegalVector => {
+            Command::IllegalVector { to_self } => {
                 self.note_error(regs::ESR_SEND_ILLEGAL_VECTOR);
+                if to_self {
+                    self.note_error(regs::ESR_RECEIVE_ILLEGAL_VECTOR);
+                }
                 Effect::None
             }
             Command::Nothing => Effect::None,

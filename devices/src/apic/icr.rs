@@ -81,8 +81,11 @@ pub struct Ipi {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Send(Ipi),
-    /// The vector is below 16: nothing is sent, ESR says so.
-    IllegalVector,
+    /// The vector is below 16: nothing is sent, ESR says so. If it was for the sender itself, it
+    /// counts as received, too (SDM figure 12-9).
+    IllegalVector {
+        to_self: bool,
+    },
     /// SMI, a reserved delivery mode, or a shorthand that the mode does not go with (SDM table
     /// 12-3): nothing is sent.
     Nothing,
@@ -105,10 +108,10 @@ pub(super) fn command(icr: u64, x2apic: bool) -> Command {
         return Command::Nothing;
     };
     let carries_vector = matches!(mode, DeliveryMode::Fixed | DeliveryMode::LowestPriority);
-    if carries_vector && vector < FIRST_LEGAL_VECTOR {
-        return Command::IllegalVector;
-    }
     let target = target(icr, x2apic);
+    if carries_vector && vector < FIRST_LEGAL_VECTOR {
+        return Command::IllegalVector { to_self: target == Target::OnlySelf };
+    }
     let valid = match target {
         Target::OnlySelf => mode == DeliveryMode::Fixed,
         Target::All => matches!(mode, DeliveryMode::Fixed | DeliveryMode::InitDeassert),
@@ -120,7 +123,7 @@ pub(super) fn command(icr: u64, x2apic: bool) -> Command {
 /// A write to the self IPI register (SDM 12.12.11).
 pub(super) fn self_ipi(vector: u8) -> Command {
     if vector < FIRST_LEGAL_VECTOR {
-        return Command::IllegalVector;
+        return Command::IllegalVector { to_self: true };
     }
     Command::Send(Ipi { mode: DeliveryMode::Fixed, vector, target: Target::OnlySelf, level: false })
 }

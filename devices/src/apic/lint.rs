@@ -59,9 +59,10 @@ impl LocalApic {
         match self.lvt.pin(lint.entry()) {
             Pin::Nmi => rises,
             Pin::Fixed { vector, level: true } if lint == Lint::Lint0 => {
-                if asserted && self.enabled() && self.lines.remote_irr.is_none() {
+                let wanted = asserted && self.enabled() && self.lines.remote_irr.is_none();
+                // An illegal vector is never in service, so that its end must not be awaited.
+                if wanted && self.accept(vector, true) {
                     self.lines.remote_irr = Some(vector);
-                    self.accept(vector, true);
                 }
                 false
             }
@@ -87,6 +88,19 @@ impl LocalApic {
     /// The processor takes the external interrupt: it asks the PIC for the vector.
     pub fn take_extint(&mut self) {
         self.lines.external = false;
+    }
+
+    /// The guest has written an entry. A level-triggered pin that is asserted requests its vector as
+    /// soon as it is unmasked; one that is no longer level-triggered awaits no end.
+    pub(super) fn entry_changed(&mut self, entry: Entry) {
+        if entry != Entry::Lint0 {
+            return;
+        }
+        if !self.lvt.level_triggered(entry) {
+            self.lines.remote_irr = None;
+        }
+        let asserted = self.lines.asserted[Lint::Lint0 as usize];
+        let _no_edge_no_nmi = self.set_lint(Lint::Lint0, asserted);
     }
 
     /// An interrupt with this vector that was level-triggered has ended.

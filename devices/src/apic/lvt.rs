@@ -9,8 +9,10 @@ use super::timer::Mode;
 const MASKED: u32 = 1 << 16;
 const TIMER_PERIODIC: u32 = 1 << 17;
 const TIMER_DEADLINE: u32 = 1 << 18;
-/// Delivery status and remote IRR: read-only, always zero here.
-const READ_ONLY: u32 = 1 << 12 | 1 << 14;
+/// Delivery status: read-only, always idle here.
+const DELIVERY_STATUS: u32 = 1 << 12;
+/// Remote IRR, of the pins: read-only.
+const REMOTE_IRR: u32 = 1 << 14;
 
 const MODE_SHIFT: u32 = 8;
 const FIXED: u32 = 0b000;
@@ -123,7 +125,7 @@ impl Lvt {
         let reserved_mode = entry == Entry::Timer
             && value & TIMER_DEADLINE != 0
             && (value & TIMER_PERIODIC != 0 || !self.tsc_deadline);
-        !reserved_mode && value & !(self.writable(entry) | READ_ONLY) == 0
+        !reserved_mode && value & !(self.writable(entry) | read_only(entry)) == 0
     }
 
     pub(super) fn masked(&self, entry: Entry) -> bool {
@@ -146,6 +148,12 @@ impl Lvt {
         }
     }
 
+    /// Whether a pin's entry is one of fixed delivery and level-triggered, masked or not.
+    pub(super) fn level_triggered(&self, entry: Entry) -> bool {
+        let value = self.get(entry);
+        value >> MODE_SHIFT & 7 == FIXED && value & LEVEL != 0
+    }
+
     pub(super) fn timer_mode(&self) -> Mode {
         let timer = self.get(Entry::Timer);
         if timer & TIMER_DEADLINE != 0 {
@@ -165,5 +173,13 @@ impl Lvt {
             Entry::Lint0 | Entry::Lint1 => PIN,
             Entry::Error => VECTOR_AND_MASK,
         }
+    }
+}
+
+/// What can be written in x2APIC mode and is not kept.
+fn read_only(entry: Entry) -> u32 {
+    match entry {
+        Entry::Lint0 | Entry::Lint1 => DELIVERY_STATUS | REMOTE_IRR,
+        _ => DELIVERY_STATUS,
     }
 }

@@ -14,7 +14,8 @@
 //! | threat | answer |
 //! |---|---|
 //! | access to a register that does not exist, or with reserved bits | x2APIC: #GP. xAPIC: the bits are dropped, ESR notes the register |
-//! | MMIO of another width or alignment than 4 bytes at a multiple of 16 | reads as zero, writes are ignored |
+//! | MMIO of another width or alignment than 4 bytes at a multiple of 16 | reads within the first 4 bytes of a register are served, others are zero; writes are ignored |
+//! | a pin's level-triggered entry with an illegal vector, or rewritten while its end is awaited | no end is awaited; the next assertion requests again |
 //! | vectors below 16, from the guest's own LVT or from another vCPU | never enter IRR; ESR notes them |
 //! | an error interrupt whose own vector is illegal | noted in ESR once, no recursion |
 //! | a periodic timer with the shortest period | passed periods are one expiry; the work is the same for one or 2^64 ns late; [`ApicConfig::least_period_ns`] |
@@ -113,6 +114,8 @@ pub struct LocalApic {
     esr: u32,
     /// Errors since then.
     errors: u32,
+    /// The error interrupt was raised since then.
+    error_told: bool,
     icr: u64,
     lvt: Lvt,
     timer: Timer,
@@ -136,6 +139,7 @@ impl LocalApic {
             irr: VectorSet::default(),
             esr: 0,
             errors: 0,
+            error_told: false,
             icr: 0,
             lvt: Lvt::new(config.tsc_deadline, config.bsp),
             timer: Timer::new(config.timer_hz, config.tsc_khz, config.least_period_ns),
@@ -159,6 +163,7 @@ impl LocalApic {
             irr,
             esr,
             errors,
+            error_told,
             icr,
             lvt,
             timer,
@@ -174,6 +179,7 @@ impl LocalApic {
         *irr = VectorSet::default();
         *esr = 0;
         *errors = 0;
+        *error_told = false;
         *icr = 0;
         lvt.reset();
         timer.reset();
@@ -194,7 +200,8 @@ impl LocalApic {
     }
 
     /// Writes IA32_APIC_BASE. Disabling the APIC loses all its state; enabling x2APIC mode keeps it,
-    /// but for ICR. If the mode changed, [`Routing::update`] is to be called.
+    /// but for the high half of ICR (SDM 12.12.5.1). If the mode changed, [`Routing::update`] is to be
+    /// called.
     ///
     /// # Errors
     /// #GP for reserved bits and for a transition that SDM figure 12-27 does not have; nothing has
@@ -204,7 +211,7 @@ impl LocalApic {
         self.base = self.base.written(value)?;
         match (old, self.base.mode()) {
             (_, ApicMode::Disabled) => self.init_reset(),
-            (ApicMode::Xapic, ApicMode::X2apic) => self.icr = 0,
+            (ApicMode::Xapic, ApicMode::X2apic) => self.icr &= u64::from(u32::MAX),
             _ => {}
         }
         Ok(())
@@ -294,13 +301,12 @@ impl LocalApic {
             && class(vector) > class(self.ppr())
     }
 
-    /// The vector to inject next: the highest in IRR if its class is above PPR's.
+    /// The vector to inject next: the highest in IRR if its class is above PPR's. What was requested
+    /// before the APIC was software-disabled is still delivered (SDM 12.4.7.2: it is held, and the
+    /// processor masks or handles it).
     #[must_use]
     #[inline]
     pub fn next_vector(&self) -> Option<u8> {
-        if self.irr.is_empty() || !self.enabled() {
-            return None;
-        }
         self.irr.highest().filter(|vector| class(*vector) > class(self.ppr()))
     }
 
@@ -374,16 +380,14 @@ impl LocalApic {
         true
     }
 
-    /// Notes an error, and raises the error interrupt the first time since ESR was written (SDM
+    /// Notes an error, and raises the error interrupt, which only a write to ESR arms again (SDM
     /// 12.5.3).
     fn note_error(&mut self, error: u32) {
-        if self.errors & error != 0 {
-            return;
-        }
         self.errors |= error;
-        if self.lvt.masked(Entry::Error) {
+        if self.error_told || self.lvt.masked(Entry::Error) {
             return;
         }
+        self.error_told = true;
         let vector = self.lvt.vector(Entry::Error);
         if vector < FIRST_LEGAL_VECTOR {
             self.errors |= regs::ESR_RECEIVE_ILLEGAL_VECTOR;

@@ -37,6 +37,8 @@ struct Place {
     x2apic: bool,
     /// Not disabled through IA32_APIC_BASE.
     present: bool,
+    /// Software-enabled (SVR), too.
+    enabled: bool,
 }
 
 impl Place {
@@ -48,6 +50,7 @@ impl Place {
             flat: apic.dfr() & DFR_MODEL == DFR_MODEL,
             x2apic,
             present: x2apic || apic.mmio_base().is_some(),
+            enabled: apic.enabled(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Place {
             | u64::from(self.flat) << 40
             | u64::from(self.x2apic) << 41
             | u64::from(self.present) << 42
+            | u64::from(self.enabled) << 43
     }
 
     fn unpack(word: u64) -> Self {
@@ -67,6 +71,7 @@ impl Place {
             flat: bit(40),
             x2apic: bit(41),
             present: bit(42),
+            enabled: bit(43),
         }
     }
 
@@ -104,6 +109,7 @@ impl Routing {
             flat: true,
             x2apic: false,
             present: true,
+            enabled: false,
         };
         Routing {
             entries: (0..n).map(|i| AtomicU64::new(place(i).pack())).collect(),
@@ -123,8 +129,8 @@ impl Routing {
     /// The vCPUs that the interrupt is for, each once.
     ///
     /// [`DeliveryMode::LowestPriority`] goes to one of its destinations, a different one each time
-    /// (which one is up to the processor: SDM 12.6.2.4). An APIC disabled through IA32_APIC_BASE
-    /// receives nothing. A sender in one mode reaches APICs in the other by their ID, by broadcast,
+    /// (which one is up to the processor: SDM 12.6.2.4), and to none that is software-disabled, which
+    /// would lose it. An APIC disabled through IA32_APIC_BASE receives nothing. A sender in one mode reaches APICs in the other by their ID, by broadcast,
     /// and by a logical destination as far as the receiver understands it.
     pub fn resolve(&self, sender_index: usize, ipi: &Ipi) -> Targets<'_> {
         let one = ipi.mode == DeliveryMode::LowestPriority;
@@ -170,7 +176,8 @@ pub struct Targets<'a> {
 
 impl Targets<'_> {
     fn wants(&self, index: usize) -> bool {
-        let Some(place) = self.routing.place(index).filter(|place| place.present) else {
+        let receives = |place: &Place| place.present && (place.enabled || !self.one);
+        let Some(place) = self.routing.place(index).filter(receives) else {
             return false;
         };
         match self.target {

@@ -40,11 +40,11 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Idle,
-    /// Counting since `origin` (host ns), `first` ticks (at least one) away from the first expiry
-    /// after it.
+    /// Counting since `origin` (host ns); the next expiry is `next` ticks (at least one) after it.
+    /// All periods count from one origin, so that no rounding adds up.
     Counting {
         origin: u64,
-        first: u32,
+        next: u128,
     },
     /// Armed for a TSC value other than zero.
     Deadline {
@@ -106,12 +106,17 @@ impl Timer {
         self.divide
     }
 
-    /// A change of mode disarms (SDM 12.5.4).
+    /// A change to or from TSC-deadline mode disarms (SDM 12.5.4.1). One-shot and periodic mode go on
+    /// with each other's count: what the SDM said to the contrary until 2019 was an error, and a count
+    /// that has ended stays at zero. The caller has settled the timer.
     pub(super) fn set_mode(&mut self, mode: Mode) {
-        if mode != self.mode {
-            self.mode = mode;
+        if mode == self.mode {
+            return;
+        }
+        if mode == Mode::TscDeadline || self.mode == Mode::TscDeadline {
             self.disarm();
         }
+        self.mode = mode;
     }
 
     /// Writes TMICT: starts the count, or stops it with zero. Ignored in TSC-deadline mode.
@@ -122,7 +127,7 @@ impl Timer {
         self.disarm();
         self.initial = initial;
         if initial != 0 {
-            self.count_from(now.ns, initial);
+            self.count_to(now.ns, u128::from(initial));
         }
     }
 
@@ -136,26 +141,19 @@ impl Timer {
         self.divide = divide;
         if let Run::Counting { .. } = self.run {
             // A settled counter is above zero; a clock that ran backwards must not stop it either.
-            self.count_from(now.ns, current.max(1));
+            self.count_to(now.ns, u128::from(current.max(1)));
         }
     }
 
-    /// TMCCT: zero when nothing counts, and in TSC-deadline mode.
+    /// TMCCT: zero when nothing counts, and in TSC-deadline mode. The caller has settled the timer.
     pub(super) fn current(&self, now: Moment) -> u32 {
-        let Run::Counting { origin, first } = self.run else {
+        let Run::Counting { origin, next } = self.run else {
             return 0;
         };
-        let ticks = self.ticks(now.ns.saturating_sub(origin));
-        let first = u128::from(first);
-        let count = if ticks < first {
-            first - ticks
-        } else if self.mode == Mode::Periodic {
-            let period = self.period();
-            (period - (ticks - first) % period).min(u128::from(self.initial))
-        } else {
-            0
-        };
-        u32::try_from(count).unwrap_or(u32::MAX)
+        let left = next.saturating_sub(self.ticks(now.ns.saturating_sub(origin)));
+        // More than the initial count is left of a period that was stretched, and of any that began
+        // later than `now`.
+        u32::try_from(left).map_or(self.initial, |left| left.min(self.initial))
     }
 
     /// IA32_TSC_DEADLINE: zero when disarmed.
@@ -194,9 +192,9 @@ impl Timer {
                 false
             }
             Run::Counting { .. } if self.expiry.is_none_or(|at| at > now.ns) => false,
-            Run::Counting { origin, first } => {
+            Run::Counting { origin, next } => {
                 if self.mode == Mode::Periodic {
-                    self.expiry = Some(self.next_period(origin, first, now));
+                    self.count_to(origin, self.later_period(origin, next, now));
                 } else {
                     self.run = Run::Idle;
                     self.expiry = None;
@@ -219,17 +217,16 @@ impl Timer {
         self.initial = 0;
     }
 
-    fn count_from(&mut self, origin: u64, first: u32) {
-        self.run = Run::Counting { origin, first };
-        self.expiry = Some(self.ns_of_ticks(origin, u128::from(first)));
+    fn count_to(&mut self, origin: u64, next: u128) {
+        self.run = Run::Counting { origin, next };
+        self.expiry = Some(self.ns_of_ticks(origin, next));
     }
 
-    /// The first point of the grid after `now`, which is not before the grid's first point.
-    fn next_period(&self, origin: u64, first: u32, now: Moment) -> u64 {
-        let (first, period) = (u128::from(first), self.period());
+    /// The first point of the grid after `now`, which is not before `due`, the last known one.
+    fn later_period(&self, origin: u64, due: u128, now: Moment) -> u128 {
+        let period = self.period();
         let ticks = self.ticks(now.ns.saturating_sub(origin));
-        let passed = ticks.saturating_sub(first) / period;
-        self.ns_of_ticks(origin, first + (passed + 1) * period)
+        due + (ticks.saturating_sub(due) / period + 1) * period
     }
 
     /// Ticks from one periodic expiry to the next.

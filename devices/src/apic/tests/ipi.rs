@@ -91,13 +91,39 @@ fn x2apic_refuses_reserved_bits() {
     }
 }
 
+/// SDM figure 12-9: "send illegal vector", and "receive illegal vector" for a self IPI.
 #[test]
 fn illegal_vector_is_not_sent_and_noted() {
-    for msr_value in [(ICR, 0x0f), (ICR, 0x0f | 1 << 8), (ICR, ONLY_SELF), (SELF_IPI, 0x0f)] {
+    for (msr, value, errors) in [
+        (ICR, 0x0f, 1 << 5),
+        (ICR, 0x0f | 1 << 8, 1 << 5),
+        (ICR, 0x0f | ALL, 1 << 5),
+        (ICR, 0x0f | ONLY_SELF, 1 << 5 | 1 << 6),
+        (SELF_IPI, 0x0f, 1 << 5 | 1 << 6),
+    ] {
         let mut apic = x2apic();
-        set(&mut apic, msr_value.0, msr_value.1);
+        set(&mut apic, msr, value);
         set(&mut apic, ESR, 0);
-        assert_eq!(get(&mut apic, ESR), 1 << 5, "{msr_value:x?}");
+        assert_eq!(get(&mut apic, ESR), errors, "{msr:#x} {value:#x}");
+    }
+}
+
+/// SDM table 12-3: what carries no vector to a handler has none that could be illegal.
+#[test]
+fn vector_below_16_is_legal_where_it_means_nothing() {
+    for icr in [4 << 8, INIT | ASSERT, 6 << 8 | 1, INIT | LEVEL] {
+        let mut apic = x2apic();
+        assert!(matches!(apic.write_msr(ICR, icr, at(0)), Ok(Effect::Ipi(_))), "{icr:#x}");
+        set(&mut apic, ESR, 0);
+        assert_eq!(get(&mut apic, ESR), 0, "{icr:#x}");
+    }
+}
+
+/// SDM 12.6.1, "Trigger Mode": fixed interrupts of the ICR are edge-triggered whatever it says.
+#[test]
+fn trigger_mode_of_the_icr_makes_no_interrupt_level_triggered() {
+    for icr in [0x40 | LEVEL, 0x40 | LEVEL | ASSERT, 0x40 | LEVEL | ASSERT | ALL] {
+        assert_eq!(sent(icr).map(|ipi| ipi.level), Some(false), "{icr:#x}");
     }
 }
 

@@ -147,3 +147,93 @@ fn report_names_what_is_pending_and_in_service() {
     assert!(text.contains("irr: 0x41; isr: 0x52; tmr: -"), "{text}");
     assert!(text.lines().count() <= 6);
 }
+
+/// SDM 12.5.1: a level that is there when its entry is unmasked is an interrupt.
+#[test]
+fn level_on_lint0_that_came_while_masked_requests_when_unmasked() {
+    let mut apic = bsp();
+    let _ = write(&mut apic, LVT_LINT0, 0x1_8041);
+    let _ = apic.set_lint(Lint::Lint0, true);
+    assert_eq!(apic.next_vector(), None);
+    let _ = write(&mut apic, LVT_LINT0, 0x8041);
+    assert_eq!(apic.next_vector(), Some(0x41));
+}
+
+/// SDM 12.5.1: an edge that came while its entry was masked is lost.
+#[test]
+fn edge_that_came_while_masked_is_lost() {
+    let mut apic = bsp();
+    for (lint, msr) in [(Lint::Lint0, LVT_LINT0), (Lint::Lint1, LVT_LINT1)] {
+        for entry in [0x41, 0x400] {
+            let _ = write(&mut apic, msr, entry | MASKED);
+            assert!(!apic.set_lint(lint, true));
+            let _ = write(&mut apic, msr, entry);
+            assert!(!apic.set_lint(lint, true), "{entry:#x}");
+            assert_eq!(apic.next_vector(), None, "{entry:#x}");
+            let _ = apic.set_lint(lint, false);
+        }
+    }
+}
+
+/// SDM 12.5.1: LINT1 is edge-triggered, whatever its entry says.
+#[test]
+fn lint1_has_no_level() {
+    let mut apic = bsp();
+    let _ = write(&mut apic, LVT_LINT1, 0x8041);
+    let _ = apic.set_lint(Lint::Lint1, true);
+    apic.acknowledge(0x41);
+    assert_eq!(write(&mut apic, EOI, 0), Effect::None);
+    assert_eq!(apic.next_vector(), None);
+    assert_eq!(apic.read_msr(LVT_LINT1, at(0)), Ok(0x8041));
+}
+
+#[test]
+fn illegal_vector_of_a_level_awaits_no_end() {
+    let mut apic = bsp();
+    let _ = write(&mut apic, LVT_LINT0, 0x8005);
+    let _ = apic.set_lint(Lint::Lint0, true);
+    let _ = write(&mut apic, ESR, 0);
+    assert_eq!(apic.read_msr(ESR, at(0)), Ok(1 << 6));
+    let _ = write(&mut apic, LVT_LINT0, 0x8041);
+    assert_eq!(apic.next_vector(), Some(0x41));
+}
+
+/// SDM 12.5.1, "Remote IRR Flag": it has no meaning for edge-triggered entries.
+#[test]
+fn entry_made_edge_triggered_forgets_the_end_it_awaited() {
+    let mut apic = bsp();
+    let _ = write(&mut apic, LVT_LINT0, 0x8041);
+    let _ = apic.set_lint(Lint::Lint0, true);
+    apic.acknowledge(0x41);
+    let _ = write(&mut apic, LVT_LINT0, 0x1_8041);
+    assert_eq!(apic.read_msr(LVT_LINT0, at(0)), Ok(0x1_c041), "masking is no reason");
+    let _ = write(&mut apic, LVT_LINT0, 0x41);
+    assert_eq!(apic.read_msr(LVT_LINT0, at(0)), Ok(0x41));
+    let _ = write(&mut apic, LVT_LINT0, 0x8051);
+    assert_eq!(apic.next_vector(), Some(0x51));
+}
+
+/// SDM 12.5.1: SMI and INIT on a pin are for processors with those wired; reserved modes are nothing.
+#[test]
+fn other_delivery_modes_of_a_pin_do_nothing() {
+    for mode in [1, 2, 3, 5, 6] {
+        let mut apic = bsp();
+        let _ = write(&mut apic, LVT_LINT0, mode << 8 | 0x41);
+        assert!(!apic.set_lint(Lint::Lint0, true), "{mode}");
+        assert_eq!((apic.next_vector(), apic.extint_wanted()), (None, false), "{mode}");
+    }
+}
+
+/// SDM 12.4.7.3: INIT forgets what was sent, not what is wired.
+#[test]
+fn init_keeps_the_level_of_the_pins_and_forgets_messages() {
+    let mut apic = bsp();
+    let inbox = Inbox::new();
+    inbox.post_extint();
+    let _ = apic.pull(&inbox);
+    apic.init_reset();
+    assert!(!apic.extint_wanted());
+    let _ = apic.set_lint(Lint::Lint0, true);
+    apic.init_reset();
+    assert!(apic.extint_wanted(), "virtual wire mode again");
+}

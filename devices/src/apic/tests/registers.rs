@@ -65,10 +65,10 @@ fn x2apic_refuses_each_reserved_bit_and_takes_each_writable_one() {
         }
         let msr = 0x800 + (offset / 16) as u32;
         // Delivery status and remote IRR can be read only, which is no reason for #GP.
-        let read_only = if (0x2f0..=0x370).contains(&offset) && offset != 0x310 && offset != 0x300 {
-            0x5000
-        } else {
-            0
+        let read_only = match offset {
+            0x350 | 0x360 => 0x5000,
+            0x2f0..=0x370 => 0x1000,
+            _ => 0,
         };
         for bit in 0..64 {
             let value = 1 << bit;
@@ -180,6 +180,33 @@ fn error_raises_its_interrupt_once_until_esr_is_written() {
     assert_eq!(apic.next_vector(), Some(0xfe));
 }
 
+/// SDM 12.5.3: only a write to ESR arms the error interrupt again, whatever the next error is.
+#[test]
+fn error_of_another_kind_raises_no_second_interrupt_before_esr_is_written() {
+    let mut apic = x2apic();
+    set(&mut apic, LVT_ERROR, 0xfe);
+    request(&mut apic, &[5]);
+    apic.acknowledge(0xfe);
+    set(&mut apic, EOI, 0);
+    set(&mut apic, ICR, 5);
+    assert_eq!(apic.next_vector(), None);
+    set(&mut apic, ESR, 0);
+    assert_eq!(get(&mut apic, ESR), 1 << 5 | 1 << 6);
+    set(&mut apic, ICR, 5);
+    assert_eq!(apic.next_vector(), Some(0xfe));
+}
+
+/// SDM 12.5.3: an error that was masked has raised nothing, so the next one does.
+#[test]
+fn error_while_masked_leaves_the_interrupt_armed() {
+    let mut apic = x2apic();
+    request(&mut apic, &[5]);
+    set(&mut apic, LVT_ERROR, 0xfe);
+    assert_eq!(apic.next_vector(), None);
+    request(&mut apic, &[5]);
+    assert_eq!(apic.next_vector(), Some(0xfe));
+}
+
 #[test]
 fn illegal_vector_of_the_error_interrupt_does_not_recurse() {
     let mut apic = x2apic();
@@ -190,20 +217,62 @@ fn illegal_vector_of_the_error_interrupt_does_not_recurse() {
     assert_eq!(apic.next_vector(), None);
 }
 
+/// SDM 12.4.1.2: registers are accessed as 32 bits at a multiple of 16; the rest is undefined.
 #[test]
 fn mmio_of_other_widths_and_alignments_reads_zero_and_changes_nothing() {
     let mut apic = xapic();
     let _ = poke(&mut apic, 0x80, 0x40);
-    for offset in [0x80, 0x81, 0x82, 0x84, 0x88, 0x8c, 0x7d, 0xfff, 0x1000, u64::MAX] {
+    for offset in [0x80, 0x81, 0x82, 0x83, 0x84, 0x88, 0x8c, 0x7d, 0xfff, 0x1000, u64::MAX] {
         for len in [0, 1, 2, 3, 4, 5, 8, 16] {
             if (offset, len) == (0x80, 4) {
                 continue;
             }
             let mut data = vec![0xaa; len];
             apic.read_mmio(offset, &mut data, at(0));
-            assert!(data.iter().all(|byte| *byte == 0), "{offset:#x} {len}");
-            assert_eq!(apic.write_mmio(offset, &data, at(0)), Effect::None);
+            let served = matches!((offset, len), (0x80, 1 | 2));
+            assert!(served || data.iter().all(|byte| *byte == 0), "{offset:#x} {len}");
+            assert_eq!(apic.write_mmio(offset, &vec![0xaa; len], at(0)), Effect::None);
             assert_eq!(apic.tpr(), 0x40, "{offset:#x} {len}");
+        }
+    }
+}
+
+/// SDM 12.4.1.2: smaller loads are up to the model; KVM serves them.
+#[test]
+fn mmio_reads_within_a_registers_four_bytes_give_those_bytes() {
+    let mut apic = xapic();
+    let _ = poke(&mut apic, 0x380, 0x4433_2211);
+    let mut read = |offset: u64, len: usize| {
+        let mut data = vec![0xaa; len];
+        apic.read_mmio(offset, &mut data, at(0));
+        data
+    };
+    assert_eq!(read(0x380, 1), [0x11]);
+    assert_eq!(read(0x383, 1), [0x44]);
+    assert_eq!(read(0x380, 2), [0x11, 0x22]);
+    assert_eq!(read(0x381, 2), [0x22, 0x33]);
+    assert_eq!(read(0x382, 2), [0x33, 0x44]);
+    assert_eq!(read(0x383, 2), [0, 0], "across the end");
+    assert_eq!(read(0x380, 3), [0, 0, 0]);
+    assert_eq!(read(0x380, 8), [0; 8]);
+}
+
+/// SDM figure 12-9: the whole page is the register space, so an access to what is reserved anywhere
+/// in it is an error, and what the manual lists without a function is none.
+#[test]
+fn every_reserved_register_of_the_page_is_an_illegal_address() {
+    let exists = |r: u64| matches!(r, 0x2 | 0x3 | 0x8..=0x28 | 0x2f..=0x39 | 0x3e);
+    for register in 0..0x100 {
+        for write in [false, true] {
+            let mut apic = xapic();
+            if write {
+                let _ = poke(&mut apic, register * 16, 0xffff_f000);
+            } else {
+                let _ = peek(&mut apic, register * 16);
+            }
+            let _ = poke(&mut apic, 0x280, 0);
+            let illegal = peek(&mut apic, 0x280) & 1 << 7 != 0;
+            assert_eq!(illegal, !exists(register), "{register:#x} write: {write}");
         }
     }
 }

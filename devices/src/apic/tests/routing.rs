@@ -34,6 +34,7 @@ fn xapic_routing(ldrs: &[u8], dfr: u32) -> Routing {
     let routing = Routing::new(ldrs.len());
     for (id, ldr) in (0..).zip(ldrs) {
         let mut apic = LocalApic::new(ApicConfig { id, ..CONFIG });
+        let _ = poke(&mut apic, 0xf0, 0x1ff);
         assert_eq!(poke(&mut apic, 0xe0, dfr), Effect::Routing);
         assert_eq!(poke(&mut apic, 0xd0, u32::from(*ldr) << 24), Effect::Routing);
         routing.update(id as usize, &apic);
@@ -127,6 +128,27 @@ fn apic_disabled_by_its_base_receives_nothing_until_enabled() {
     assert_eq!(resolved(&routing, 0, Target::All), [0, 1, 2]);
 }
 
+/// SDM 12.4.7.2: a software-disabled APIC would lose the interrupt, so it takes no part in the choice.
+#[test]
+fn lowest_priority_passes_over_a_software_disabled_apic() {
+    let routing = Routing::new(2);
+    let lowest = to(DeliveryMode::LowestPriority, physical(0xff, false));
+    let fixed = to(FIXED, physical(0xff, false));
+    assert_eq!(routing.resolve(0, &lowest).count(), 0, "fresh from reset");
+    let mut apic = LocalApic::new(ApicConfig { id: 1, ..CONFIG });
+    assert_eq!(poke(&mut apic, 0xf0, 0x1ff), Effect::Routing);
+    routing.update(1, &apic);
+    for _ in 0..4 {
+        assert_eq!(routing.resolve(0, &lowest).collect::<Vec<_>>(), [1]);
+        assert_eq!(routing.resolve(0, &fixed).collect::<Vec<_>>(), [0, 1]);
+    }
+    assert_eq!(poke(&mut apic, 0xf0, 0x1fe), Effect::None, "only the enable bit matters");
+    assert_eq!(poke(&mut apic, 0xf0, 0xfe), Effect::Routing);
+    routing.update(1, &apic);
+    assert_eq!(routing.resolve(0, &lowest).count(), 0);
+}
+
+/// SDM 12.6.2.4.
 #[test]
 fn lowest_priority_goes_to_one_destination_and_takes_turns() {
     let routing = xapic_routing(&[1, 2, 4, 8], u32::MAX);

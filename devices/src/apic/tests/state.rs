@@ -94,12 +94,13 @@ fn enabling_x2apic_keeps_the_registers_but_icr() {
     let _ = poke(&mut apic, 0x80, 0x40);
     let _ = poke(&mut apic, 0x350, 0x0001_0700);
     let _ = poke(&mut apic, 0x310, 0xff00_0000);
+    let _ = poke(&mut apic, 0x300, 0x0004_0056);
     request(&mut apic, &[0x55]);
     apic.set_base(apic.base_msr() | EXTD).expect("a legal transition");
     assert_eq!(get(&mut apic, SVR), 0x1ff);
     assert_eq!(get(&mut apic, TPR), 0x40);
     assert_eq!(get(&mut apic, 0x835), 0x0001_0700);
-    assert_eq!(get(&mut apic, ICR), 0);
+    assert_eq!(get(&mut apic, ICR), 0x0004_0056, "the high half is not preserved");
     assert_eq!(vectors(&mut apic, IRR), [0x55]);
 }
 
@@ -154,14 +155,34 @@ fn software_disabling_masks_the_lvt_and_keeps_it_masked() {
     assert_eq!(get(&mut apic, LVT_TIMER), 0x41);
 }
 
+/// SDM 12.4.7.2: requests are held, and it is for the processor to mask or to handle them.
 #[test]
-fn software_disabled_apic_holds_irr_and_drops_what_arrives() {
+fn software_disabled_apic_delivers_what_it_holds_and_drops_what_arrives() {
     let mut apic = x2apic();
-    request(&mut apic, &[0x55]);
+    request(&mut apic, &[0x55, 0x66]);
+    apic.acknowledge(0x66);
     set(&mut apic, SVR, 0xff);
     request(&mut apic, &[0x77]);
-    assert_eq!(apic.next_vector(), None);
     assert_eq!(vectors(&mut apic, IRR), [0x55]);
-    set(&mut apic, SVR, 0x1ff);
+    assert_eq!(vectors(&mut apic, ISR), [0x66]);
+    assert_eq!(apic.next_vector(), None, "0x66 is in service");
+    set(&mut apic, EOI, 0);
     assert_eq!(apic.next_vector(), Some(0x55));
+    apic.acknowledge(0x55);
+    set(&mut apic, EOI, 0);
+    set(&mut apic, SVR, 0x1ff);
+    assert_eq!(apic.next_vector(), None);
+}
+
+/// SDM 12.4.7.2: NMI, INIT and SIPI arrive all the same.
+#[test]
+fn software_disabled_apic_takes_messages_without_a_vector() {
+    let mut apic = x2apic();
+    set(&mut apic, SVR, 0xff);
+    let inbox = Inbox::new();
+    inbox.post_nmi();
+    inbox.post_init();
+    inbox.post_sipi(9);
+    let pulled = apic.pull(&inbox);
+    assert!(pulled.nmi && pulled.init && pulled.sipi == Some(9));
 }

@@ -212,16 +212,51 @@ fn same_divisor_written_again_loses_no_part_of_a_tick() {
     assert_eq!(apic.deadline(), Some(1280));
 }
 
+/// SDM 12.5.4.1: a change to TSC-deadline mode disarms.
 #[test]
-fn change_of_mode_disarms() {
-    for (from, to) in [(0, PERIODIC), (PERIODIC, 0), (0, DEADLINE_MODE), (PERIODIC, DEADLINE_MODE)]
-    {
+fn change_to_deadline_mode_disarms_a_count() {
+    for from in [0, PERIODIC] {
         let mut apic = counting(from, DIVIDE_BY_1, 1000, 0);
-        set_at(&mut apic, LVT_TIMER, 0x40 | to, 10);
+        set_at(&mut apic, LVT_TIMER, 0x40 | DEADLINE_MODE, 10);
         assert_eq!(apic.deadline(), None);
-        assert_eq!(get_at(&mut apic, TMCCT, 10), 0);
+        assert_eq!((get_at(&mut apic, TMCCT, 10), get_at(&mut apic, TMICT, 10)), (0, 0));
         assert!(!apic.advance(at(5000)));
+        set_at(&mut apic, LVT_TIMER, 0x40 | from, 5000);
+        assert_eq!(apic.deadline(), None, "it was forgotten, not suspended");
     }
+}
+
+/// SDM 12.5.4 (since May 2019): one-shot and periodic mode share one count.
+#[test]
+fn one_shot_made_periodic_goes_on_and_then_repeats() {
+    let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
+    set_at(&mut apic, LVT_TIMER, 0x40 | PERIODIC, 400);
+    assert_eq!((get_at(&mut apic, TMCCT, 400), get_at(&mut apic, TMICT, 400)), (600, 1000));
+    for due in [1000, 2000, 3000] {
+        assert_eq!(apic.deadline(), Some(due));
+        assert!(apic.advance(at(due)));
+    }
+}
+
+#[test]
+fn periodic_made_one_shot_ends_with_the_period_it_is_in() {
+    let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
+    assert!(apic.advance(at(5400)));
+    set_at(&mut apic, LVT_TIMER, 0x40, 5400);
+    assert_eq!(get_at(&mut apic, TMCCT, 5400), 600);
+    assert_eq!(apic.deadline(), Some(6000));
+    assert!(apic.advance(at(6000)));
+    assert_eq!(apic.deadline(), None);
+    assert_eq!(get_at(&mut apic, TMCCT, 6000), 0);
+}
+
+#[test]
+fn count_that_has_ended_stays_at_zero_in_periodic_mode() {
+    let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
+    assert!(apic.advance(at(1000)));
+    set_at(&mut apic, LVT_TIMER, 0x40 | PERIODIC, 1500);
+    assert_eq!(apic.deadline(), None);
+    assert_eq!((get_at(&mut apic, TMCCT, 9999), get_at(&mut apic, TMICT, 9999)), (0, 1000));
 }
 
 #[test]
