@@ -22,4 +22,5 @@ pub mod pic;
 pub mod pit;
 pub mod rtc;
 pub mod serial;
+mod sync;
 pub mod time;

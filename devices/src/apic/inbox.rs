@@ -6,19 +6,27 @@
 //!
 //! | variable | writer | reader | ordering | pairs with |
 //! |---|---|---|---|---|
-//! | `vectors`, `levels` | any poster (`fetch_or`, release) | the holder (`swap`, acquire) | what the poster wrote to guest memory before is visible to the guest that takes the interrupt | the other |
-//! | `events` | any poster (exchange, release) | the holder (`swap`, acquire) | the same | the other |
+//! | `vectors`, `events` | any poster (`fetch_or`, exchange; SeqCst) | the holder (load, SeqCst; `swap`, acquire) | what the poster wrote to guest memory before is visible to the guest that takes the interrupt; and the order of race 4 | the other; `PENDING` |
+//! | `levels` | any poster (`fetch_or`, release), before `LEVEL` in `events` | the holder (`swap`, acquire), after it | race 3 | `events` |
 //!
-//! The holder's first look is a relaxed load: it may miss a post that is under way, whose poster
-//! then sets `PENDING` after it and makes the holder look again. A poster that had set `PENDING`
-//! before the holder cleared it is seen, as that exchange is an acquire.
+//! On x86 a `SeqCst` load costs what any load costs, and so does a `SeqCst` exchange.
 //!
 //! Races:
 //! 1. *INIT after SIPI.* Both are bits of one word, so a post of INIT withdraws a SIPI that was not
 //!    taken yet. A holder that finds both may conclude that INIT came first.
 //! 2. *Two SIPIs.* The first one counts, as it would for a processor that waits (SDM 9.4.4.1).
+//! 3. *A level-triggered vector.* Its bit is set before `LEVEL`: a holder that finds `LEVEL` finds the
+//!    bit, and one that does not is made to look again.
+//! 4. *A post during a look.* The holder clears `PENDING` before it looks and the poster sets it after
+//!    the post, so either this look finds the post or another one follows. A poster that finds
+//!    `PENDING` set leaves it at that: whoever clears it later must see the post. That is a store
+//!    before a load on both sides, so all four accesses are `SeqCst`, the poster's reading of
+//!    `PENDING` among them.
+//! 5. *A vector posted before INIT.* A look may find INIT and miss the vector, as they are two words.
+//!    The vector's own `PENDING` makes the holder look again before the guest runs, and a reset APIC
+//!    drops it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 const SIPI_VECTOR: u32 = 0xff;
 const SIPI: u32 = 1 << 8;
@@ -64,24 +72,24 @@ impl Inbox {
 
     /// Posts an edge-triggered interrupt. Vectors below 16 are noted in the receiver's ESR.
     pub fn post(&self, vector: u8) {
-        self.vectors[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Release);
+        self.vectors[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::SeqCst);
     }
 
     /// Posts a level-triggered interrupt, the same way.
     pub fn post_level(&self, vector: u8) {
         self.levels[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Release);
         // So that a look at the events alone tells that there is one.
-        self.events.fetch_or(LEVEL, Ordering::Release);
+        self.events.fetch_or(LEVEL, Ordering::SeqCst);
     }
 
     /// Posts an external interrupt.
     pub fn post_extint(&self) {
-        self.events.fetch_or(EXTINT, Ordering::Release);
+        self.events.fetch_or(EXTINT, Ordering::SeqCst);
     }
 
     /// Posts an NMI.
     pub fn post_nmi(&self) {
-        self.events.fetch_or(NMI, Ordering::Release);
+        self.events.fetch_or(NMI, Ordering::SeqCst);
     }
 
     /// Posts INIT, and withdraws a start-up IPI that was not taken yet.
@@ -99,7 +107,7 @@ impl Inbox {
 
     /// Tells the holder that the timer is due.
     pub fn post_timer(&self) {
-        self.events.fetch_or(TIMER, Ordering::Release);
+        self.events.fetch_or(TIMER, Ordering::SeqCst);
     }
 
     /// Takes the edge-triggered vectors, 64 in a word, lowest first.
@@ -109,7 +117,7 @@ impl Inbox {
 
     /// Takes the rest: the level-triggered vectors, and what is no vector.
     pub(super) fn take_events(&self) -> ([u64; 4], Pulled) {
-        let events = match self.events.load(Ordering::Relaxed) {
+        let events = match self.events.load(Ordering::SeqCst) {
             0 => 0,
             _ => self.events.swap(0, Ordering::Acquire),
         };
@@ -126,19 +134,16 @@ impl Inbox {
 
     fn change(&self, next: impl Fn(u32) -> u32) {
         let mut seen = self.events.load(Ordering::Relaxed);
-        while let Err(now) = self.events.compare_exchange_weak(
-            seen,
-            next(seen),
-            Ordering::Release,
-            Ordering::Relaxed,
-        ) {
+        while let Err(now) =
+            self.events.compare_exchange_weak(seen, next(seen), Ordering::SeqCst, Ordering::Relaxed)
+        {
             seen = now;
         }
     }
 }
 
 fn take(word: &AtomicU64) -> u64 {
-    match word.load(Ordering::Relaxed) {
+    match word.load(Ordering::SeqCst) {
         0 => 0,
         _ => word.swap(0, Ordering::Acquire),
     }

@@ -28,11 +28,14 @@ mod icr;
 mod inbox;
 mod lint;
 mod lvt;
+#[cfg(all(test, loom))]
+#[path = "tests/models.rs"]
+mod models;
 mod pv_eoi;
 mod regs;
 mod report;
 mod routing;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod timer;
 

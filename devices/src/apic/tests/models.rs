@@ -1,0 +1,360 @@
+//! The races of the inbox, each in every order of its threads' accesses that the bound on preemptions
+//! allows. Run by `.ci/loom`.
+//!
+//! Owns the scenarios, and a small run word ([`Word`]) and thread ([`Place`]) of the kind that a holder
+//! and its posters share: what they do is the protocol that the inbox asks of them.
+//!
+//! # Mutations
+//!
+//! Each was made once, by itself. Whoever changes such a line breaks it again.
+//!
+//! | line | broken | models that fail |
+//! |---|---|---|
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as Tally, Ordering::Relaxed as Plain};
+
+use loom::sync::atomic::Ordering::{Relaxed, SeqCst};
+use loom::sync::atomic::{AtomicU32, fence};
+use loom::thread;
+
+use super::*;
+use crate::sync;
+
+const PENDING: u32 = 1;
+const PARKED: u32 = 2;
+const WAKING: u32 = 4;
+
+/// Whether the holder runs (neither bit), is parked or was called, and whether it is to look.
+struct Word(sync::AtomicU32);
+
+impl Word {
+    /// After a post. True if a parked holder was called by this.
+    fn post(&self) -> bool {
+        let mut old = self.0.load(SeqCst);
+        loop {
+            let calls = old & PARKED != 0;
+            if old & PENDING != 0 && !calls {
+                return false;
+            }
+            let new = if calls { WAKING | PENDING } else { old | PENDING };
+            match self.0.compare_exchange_weak(old, new, SeqCst, SeqCst) {
+                Ok(_) => return calls,
+                Err(seen) => old = seen,
+            }
+        }
+    }
+
+    /// Without the relaxed look that spares the exchange: it can miss what was just set, which is the
+    /// exchange coming earlier, and the checker would not take the two for dependent.
+    fn clear_pending(&self) -> bool {
+        self.0.fetch_and(!PENDING, SeqCst) & PENDING != 0
+    }
+
+    fn park(&self) -> bool {
+        self.0.compare_exchange_weak(0, PARKED, SeqCst, SeqCst).is_ok()
+    }
+}
+
+const HOST: u32 = 0;
+const GUEST: u32 = 1;
+const KICKED: u32 = 2;
+
+/// Whether the holder's thread is in the guest, where only a kick makes it look.
+struct Place(AtomicU32);
+
+struct World {
+    inbox: Inbox,
+    word: Word,
+    place: Place,
+    /// What the poster wrote for the guest before it posted.
+    memory: AtomicU32,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        Arc::new(World {
+            inbox: Inbox::new(),
+            word: Word(sync::AtomicU32::default()),
+            place: Place(AtomicU32::new(HOST)),
+            memory: AtomicU32::new(0),
+        })
+    }
+
+    /// What a poster does.
+    fn tell(&self) {
+        let _ = self.word.post();
+        // This and the holder's fence stand for the one order of all `SeqCst` accesses.
+        fence(SeqCst);
+        let _ = self.place.0.compare_exchange(GUEST, KICKED, SeqCst, SeqCst);
+    }
+
+    /// What a holder does before it enters or parks.
+    fn look(&self, apic: &mut LocalApic) -> Pulled {
+        if self.word.clear_pending() { apic.pull(&self.inbox) } else { Pulled::default() }
+    }
+}
+
+/// Runs the body in every order with at most so many preemptions, and says how many orders those
+/// were.
+fn check(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let runs = Arc::new(Tally::new(0));
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 20_000;
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
+    let counter = Arc::clone(&runs);
+    builder.check(move || {
+        counter.fetch_add(1, Plain);
+        body();
+    });
+    println!("{} executions with up to {bound} preemptions", runs.load(Plain));
+}
+
+fn apic() -> LocalApic {
+    let mut apic = LocalApic::new(ApicConfig {
+        id: 1,
+        bsp: false,
+        tsc_khz: 1_000_000,
+        timer_hz: 1_000_000_000,
+        tsc_deadline: true,
+        least_period_ns: 0,
+        cmci: false,
+        pv_eoi: false,
+    });
+    apic.set_base(apic.base_msr() | 1 << 10).expect("a legal transition");
+    let _ = apic.write_msr(0x80f, 0x1ff, Moment::default()).expect("a legal value");
+    apic
+}
+
+fn poster(world: &Arc<World>, post: impl FnOnce(&World) + 'static) -> thread::JoinHandle<()> {
+    let world = Arc::clone(world);
+    thread::spawn(move || post(&world))
+}
+
+/// Delivers everything that can be; answers the vectors in order.
+fn deliver(apic: &mut LocalApic) -> Vec<u8> {
+    let mut taken = Vec::new();
+    while let Some(vector) = apic.next_vector() {
+        apic.acknowledge(vector);
+        let _ = apic.write_msr(0x80b, 0, Moment::default()).expect("an EOI");
+        taken.push(vector);
+    }
+    taken
+}
+
+/// A poster of one vector, and a holder that looks twice meanwhile and once after it: the vector is
+/// taken once, and what was written before is seen with it.
+fn posted_during_a_look(post: impl Fn(&Inbox) + Copy + Send + Sync + 'static) {
+    check(4, move || {
+        let world = World::new();
+        let mut other = Some(poster(&world, move |world| {
+            world.memory.store(1, Relaxed);
+            post(&world.inbox);
+            world.tell();
+        }));
+        let (mut apic, mut taken) = (apic(), Vec::new());
+        for last in [false, false, true] {
+            if last && let Some(other) = other.take() {
+                other.join().expect("the poster");
+            }
+            let _ = world.look(&mut apic);
+            let now = deliver(&mut apic);
+            assert!(
+                now.is_empty() || world.memory.load(Relaxed) == 1,
+                "seen before it was written"
+            );
+            taken.extend(now);
+        }
+        assert_eq!(taken, [0x41]);
+    });
+}
+
+#[test]
+fn race_4_an_edge_meets_a_look() {
+    posted_during_a_look(|inbox| inbox.post(0x41));
+}
+
+#[test]
+fn race_3_a_level_meets_a_look() {
+    posted_during_a_look(|inbox| inbox.post_level(0x41));
+}
+
+#[test]
+fn race_4_two_posters_meet_a_look() {
+    check(3, || {
+        let world = World::new();
+        let others = [0x41, 0x42].map(|vector| {
+            poster(&world, move |world| {
+                world.inbox.post(vector);
+                world.tell();
+            })
+        });
+        let mut apic = apic();
+        let _ = world.look(&mut apic);
+        let mut taken = deliver(&mut apic);
+        others.into_iter().for_each(|other| other.join().expect("a poster"));
+        let _ = world.look(&mut apic);
+        taken.extend(deliver(&mut apic));
+        taken.sort_unstable();
+        assert_eq!(taken, [0x41, 0x42]);
+    });
+}
+
+/// A holder that finds nothing parks; whoever posts calls one that is parked.
+#[test]
+fn race_4_a_post_meets_a_holder_that_parks() {
+    check(4, || {
+        let world = World::new();
+        let called = Arc::new(AtomicU32::new(0));
+        let other = {
+            let called = Arc::clone(&called);
+            poster(&world, move |world| {
+                world.inbox.post(0x41);
+                called.store(u32::from(world.word.post()), Relaxed);
+            })
+        };
+        let (mut apic, mut taken) = (apic(), Vec::new());
+        loop {
+            let _ = world.look(&mut apic);
+            taken.extend(deliver(&mut apic));
+            if !taken.is_empty() || world.word.park() {
+                break;
+            }
+        }
+        other.join().expect("the poster");
+        assert!(taken == [0x41] || called.load(Relaxed) == 1, "parked beside a post");
+    });
+}
+
+/// A holder that looked goes into the guest, and looks at its word once more from there: either it
+/// sees the post, or the poster sees that it is in the guest.
+#[test]
+fn race_4_a_post_meets_a_holder_that_enters() {
+    check(4, || {
+        let world = World::new();
+        let other = poster(&world, |world| {
+            world.inbox.post(0x41);
+            world.tell();
+        });
+        let mut apic = apic();
+        let _ = world.look(&mut apic);
+        let mut taken = deliver(&mut apic);
+        world.place.0.swap(GUEST, SeqCst);
+        fence(SeqCst);
+        if world.word.0.load(SeqCst) & PENDING != 0 {
+            world.place.0.swap(HOST, SeqCst);
+            let _ = world.look(&mut apic);
+            taken.extend(deliver(&mut apic));
+        }
+        other.join().expect("the poster");
+        assert!(taken == [0x41] || world.place.0.load(SeqCst) == KICKED, "in the guest, uncalled");
+    });
+}
+
+/// What a vCPU does with INIT and SIPI: it waits for the SIPI from INIT on, and starts once.
+#[derive(Default)]
+struct Startup {
+    waits: bool,
+    started: Vec<u8>,
+}
+
+impl Startup {
+    fn look(&mut self, world: &World, apic: &mut LocalApic) {
+        let pulled = world.look(apic);
+        if pulled.init {
+            apic.init_reset();
+            self.waits = true;
+        }
+        if let (Some(page), true) = (pulled.sipi, self.waits) {
+            self.waits = false;
+            self.started.push(page);
+        }
+    }
+}
+
+#[test]
+fn race_1_init_withdraws_the_sipi_before_it_and_leaves_the_one_after_it() {
+    check(4, || {
+        let world = World::new();
+        let other = poster(&world, |world| {
+            world.inbox.post_sipi(1);
+            world.tell();
+            world.inbox.post_init();
+            world.tell();
+            world.inbox.post_sipi(2);
+            world.tell();
+        });
+        let (mut apic, mut startup) = (apic(), Startup::default());
+        startup.look(&world, &mut apic);
+        startup.look(&world, &mut apic);
+        other.join().expect("the poster");
+        startup.look(&world, &mut apic);
+        assert_eq!(startup.started, [2]);
+    });
+}
+
+#[test]
+fn race_2_two_sipis_start_it_once_where_one_of_them_says() {
+    check(3, || {
+        let world = World::new();
+        let others = [1, 2].map(|page| {
+            poster(&world, move |world| {
+                world.inbox.post_sipi(page);
+                world.tell();
+            })
+        });
+        let (mut apic, mut startup) = (apic(), Startup { waits: true, ..Startup::default() });
+        startup.look(&world, &mut apic);
+        others.into_iter().for_each(|other| other.join().expect("a poster"));
+        startup.look(&world, &mut apic);
+        assert!(matches!(startup.started[..], [1 | 2]), "{:?}", startup.started);
+    });
+}
+
+#[test]
+fn race_5_a_vector_before_init_is_gone_after_it() {
+    check(4, || {
+        let world = World::new();
+        let other = poster(&world, |world| {
+            world.inbox.post(0x41);
+            world.tell();
+            world.inbox.post_init();
+            world.tell();
+        });
+        let (mut apic, mut startup) = (apic(), Startup::default());
+        startup.look(&world, &mut apic);
+        startup.look(&world, &mut apic);
+        other.join().expect("the poster");
+        startup.look(&world, &mut apic);
+        assert!(startup.waits);
+        // Software-enabled again, as by its start-up code: nothing old may turn up.
+        let _ = apic.write_msr(0x80f, 0x1ff, Moment::default()).expect("a legal value");
+        startup.look(&world, &mut apic);
+        assert_eq!(apic.next_vector(), None);
+    });
+}
+
+/// Bits that are set and a word that is exchanged: neither takes the other's away.
+#[test]
+fn race_1_init_meets_an_nmi_and_an_external_interrupt() {
+    check(3, || {
+        let world = World::new();
+        let others = [
+            poster(&world, |world| {
+                world.inbox.post_nmi();
+                world.inbox.post_extint();
+                world.tell();
+            }),
+            poster(&world, |world| {
+                world.inbox.post_init();
+                world.tell();
+            }),
+        ];
+        let mut apic = apic();
+        let first = world.look(&mut apic);
+        others.into_iter().for_each(|other| other.join().expect("a poster"));
+        let second = world.look(&mut apic);
+        let once = |of: fn(&Pulled) -> bool| of(&first) != of(&second);
+        assert!(once(|p| p.nmi) && once(|p| p.extint) && once(|p| p.init), "{first:?} {second:?}");
+    });
+}
