@@ -213,7 +213,7 @@ impl LocalApic {
         let old = self.base.mode();
         self.base = self.base.written(value)?;
         match (old, self.base.mode()) {
-            (_, ApicMode::Disabled) => self.init_reset(),
+            (ApicMode::Xapic | ApicMode::X2apic, ApicMode::Disabled) => self.init_reset(),
             (ApicMode::Xapic, ApicMode::X2apic) => self.icr &= u64::from(u32::MAX),
             _ => {}
         }

@@ -1,16 +1,19 @@
 //! Behaviour of the local APIC. Only the races and the invariants look behind its public interface.
 
+mod base_model;
 mod deadline;
 mod inbox;
 mod ipi;
 mod lint;
 mod priority;
+mod priority_model;
 mod properties;
 mod pv_eoi;
 mod registers;
 mod routing;
 mod state;
 mod timer;
+mod timer_model;
 
 use super::*;
 
