@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Tally, Ordering::Relaxed as Plain};
 
-use loom::sync::atomic::Ordering::{Relaxed, SeqCst};
+use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use loom::sync::atomic::{AtomicU32, fence};
 use loom::thread;
 
@@ -26,21 +26,22 @@ const WAKING: u32 = 4;
 
 /// Whether the holder runs (neither bit), is parked or was called, and whether it is to look.
 ///
-/// Its accesses are the checker's own, which takes `SeqCst` for acquire and release: the order of
-/// race 4 then has to come from the inbox alone, or a weaker access there would go unnoticed.
+/// Its accesses are `SeqCst` in a program. Here they are weaker, so that the order of race 4 has to
+/// come from the fences that stand for the inbox's `SeqCst` (`sync::checked`): a weaker access there
+/// would go unnoticed otherwise.
 struct Word(AtomicU32);
 
 impl Word {
     /// After a post. True if a parked holder was called by this.
     fn post(&self) -> bool {
-        let mut old = self.0.load(SeqCst);
+        let mut old = self.0.load(Acquire);
         loop {
             let calls = old & PARKED != 0;
             if old & PENDING != 0 && !calls {
                 return false;
             }
             let new = if calls { WAKING | PENDING } else { old | PENDING };
-            match self.0.compare_exchange(old, new, SeqCst, SeqCst) {
+            match self.0.compare_exchange(old, new, AcqRel, Acquire) {
                 Ok(_) => return calls,
                 Err(seen) => old = seen,
             }
@@ -50,11 +51,11 @@ impl Word {
     /// Without the relaxed look that spares the exchange: it can miss what was just set, which is the
     /// exchange coming earlier, and the checker would not take the two for dependent.
     fn clear_pending(&self) -> bool {
-        self.0.fetch_and(!PENDING, SeqCst) & PENDING != 0
+        self.0.fetch_and(!PENDING, AcqRel) & PENDING != 0
     }
 
     fn park(&self) -> bool {
-        self.0.compare_exchange(0, PARKED, SeqCst, SeqCst).is_ok()
+        self.0.compare_exchange(0, PARKED, AcqRel, Acquire).is_ok()
     }
 }
 
@@ -148,7 +149,7 @@ fn poster(world: &Arc<World>, post: impl FnOnce(&World) + 'static) -> thread::Jo
 /// A poster of one vector, and a holder that looks twice meanwhile and once after it: the vector is
 /// taken once, and what was written before is seen with it.
 fn posted_during_a_look(post: impl Fn(&Inbox) + Copy + Send + Sync + 'static) {
-    check(4, move || {
+    check(6, move || {
         let world = World::new();
         let mut other = Some(poster(&world, move |world| {
             world.memory[0].store(1, Relaxed);
@@ -179,7 +180,7 @@ fn race_3_a_level_meets_a_look() {
 /// Two posters of one word: what the one sets `PENDING` for, the other finds set. Both vectors are
 /// taken, each with what was written before it.
 fn two_posted_during_a_look(post: impl Fn(&Inbox, u8) + Copy + Send + Sync + 'static) {
-    check(3, move || {
+    check(5, move || {
         let world = World::new();
         let others = [0, 1].map(|i| {
             poster(&world, move |world| {
@@ -210,7 +211,7 @@ fn race_3_two_levels_meet_a_look() {
 /// A holder that finds nothing parks; whoever posts calls one that is parked.
 #[test]
 fn race_4_a_post_meets_a_holder_that_parks() {
-    check(4, || {
+    check(6, || {
         let world = World::new();
         let called = Arc::new(AtomicU32::new(0));
         let other = {
@@ -237,7 +238,7 @@ fn race_4_a_post_meets_a_holder_that_parks() {
 /// sees the post, or the poster sees that it is in the guest.
 #[test]
 fn race_4_a_post_meets_a_holder_that_enters() {
-    check(4, || {
+    check(6, || {
         let world = World::new();
         let other = poster(&world, |world| {
             world.memory[0].store(1, Relaxed);
@@ -280,7 +281,7 @@ impl Startup {
 
 #[test]
 fn race_1_init_withdraws_the_sipi_before_it_and_leaves_the_one_after_it() {
-    check(4, || {
+    check(6, || {
         let world = World::new();
         let other = poster(&world, |world| {
             world.inbox.post_sipi(1);
@@ -301,7 +302,7 @@ fn race_1_init_withdraws_the_sipi_before_it_and_leaves_the_one_after_it() {
 
 #[test]
 fn race_2_two_sipis_start_it_once_where_one_of_them_says() {
-    check(3, || {
+    check(5, || {
         let world = World::new();
         let others = [1, 2].map(|page| {
             poster(&world, move |world| {
@@ -319,7 +320,7 @@ fn race_2_two_sipis_start_it_once_where_one_of_them_says() {
 
 #[test]
 fn race_5_a_vector_before_init_is_gone_after_it() {
-    check(4, || {
+    check(6, || {
         let world = World::new();
         let other = poster(&world, |world| {
             // For the first look, which then may find INIT and not the vector.
@@ -346,7 +347,7 @@ fn race_5_a_vector_before_init_is_gone_after_it() {
 /// Bits that are set and a word that is exchanged: neither takes the other's away.
 #[test]
 fn race_1_init_meets_an_nmi_and_an_external_interrupt() {
-    check(3, || {
+    check(5, || {
         let world = World::new();
         let others = [
             poster(&world, |world| {
