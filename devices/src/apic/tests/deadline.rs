@@ -9,6 +9,7 @@ fn armed(tsc: u64, now: Moment) -> LocalApic {
     apic
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn fires_when_the_tsc_reaches_the_value_and_disarms() {
     let mut apic = armed(3000, at(1000));
@@ -22,6 +23,7 @@ fn fires_when_the_tsc_reaches_the_value_and_disarms() {
     assert!(!apic.advance(at(9999)));
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn value_reads_as_zero_from_the_expiry_on_even_if_nobody_advanced() {
     let mut apic = armed(3000, at(1000));
@@ -40,6 +42,7 @@ fn conversion_rounds_up() {
     }
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn deadline_in_the_past_fires_at_once() {
     for tsc in [1, 1999, 2000] {
@@ -50,6 +53,7 @@ fn deadline_in_the_past_fires_at_once() {
     }
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn zero_disarms() {
     let mut apic = armed(3000, at(1000));
@@ -58,6 +62,7 @@ fn zero_disarms() {
     assert!(!apic.advance(at(9999)));
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn new_deadline_replaces_the_old_one_in_either_direction() {
     let mut apic = armed(3000, at(0));
@@ -94,6 +99,7 @@ fn host_time_that_comes_before_the_tsc_value_is_no_expiry() {
     assert!(apic.advance(Moment { ns: 1504, tsc: 3000 }), "the TSC decides");
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn other_modes_read_zero_and_ignore_writes() {
     for mode in [0, PERIODIC] {
@@ -105,6 +111,7 @@ fn other_modes_read_zero_and_ignore_writes() {
     }
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn deadline_mode_ignores_the_initial_count() {
     let mut apic = armed(3000, at(0));
@@ -114,6 +121,7 @@ fn deadline_mode_ignores_the_initial_count() {
     assert_eq!(get(&mut apic, TMCCT), 0);
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn leaving_the_mode_and_coming_back_disarms() {
     let mut apic = armed(3000, at(0));
@@ -124,6 +132,7 @@ fn leaving_the_mode_and_coming_back_disarms() {
     assert_eq!(get(&mut apic, TSC_DEADLINE), 0);
 }
 
+/// SDM 12.5.1.
 #[test]
 fn masked_deadline_keeps_no_host_timer_and_is_lost_when_it_passes() {
     let mut apic = armed(3000, at(0));
@@ -134,6 +143,7 @@ fn masked_deadline_keeps_no_host_timer_and_is_lost_when_it_passes() {
     assert_eq!((apic.deadline(), apic.next_vector()), (None, None));
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn mode_not_offered_raises_gp() {
     let mut apic = x2apic_of(ApicConfig { tsc_deadline: false, ..CONFIG });

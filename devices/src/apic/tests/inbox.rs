@@ -30,6 +30,7 @@ fn sipi_vector_zero_is_a_sipi() {
     assert_eq!(x2apic().pull(&inbox).sipi, Some(0));
 }
 
+/// SDM 9.4.4.1.
 #[test]
 fn race_1_init_withdraws_a_sipi_that_came_before() {
     let inbox = Inbox::new();
@@ -40,6 +41,7 @@ fn race_1_init_withdraws_a_sipi_that_came_before() {
     assert_eq!(x2apic().pull(&inbox), left);
 }
 
+/// SDM 9.4.4.1.
 #[test]
 fn race_2_first_of_two_sipis_counts() {
     let inbox = Inbox::new();

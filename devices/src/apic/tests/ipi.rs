@@ -18,6 +18,7 @@ fn sent(icr: u64) -> Option<Ipi> {
     }
 }
 
+/// SDM 12.6.1.
 #[test]
 fn every_delivery_mode_is_decoded() {
     let expected = [
@@ -39,6 +40,7 @@ fn every_delivery_mode_is_decoded() {
     assert_eq!(sent(6 << 8 | 0x05).map(|ipi| ipi.vector), Some(5), "SIPI takes any vector");
 }
 
+/// SDM 12.6.1.
 #[test]
 fn every_destination_form_is_decoded() {
     let far = 0x0123_4567_u64 << 32;
@@ -55,6 +57,7 @@ fn every_destination_form_is_decoded() {
     }
 }
 
+/// SDM table 12-3.
 #[test]
 fn shorthands_send_only_what_the_manual_lets_them() {
     let modes = [0x40, 0x40 | 1 << 8, 4 << 8, INIT | ASSERT, 6 << 8, INIT | LEVEL];
@@ -75,6 +78,7 @@ fn xapic_sends_on_the_low_half_to_the_destination_in_the_high_half() {
     assert_eq!(peek(&mut apic, 0x310), 0x0500_0000);
 }
 
+/// SDM 12.6.1.
 #[test]
 fn x2apic_sends_with_one_64_bit_write_and_shows_it() {
     let mut apic = x2apic();
@@ -84,6 +88,7 @@ fn x2apic_sends_with_one_64_bit_write_and_shows_it() {
     assert_eq!(get(&mut apic, ICR), icr, "delivery status reads as idle");
 }
 
+/// SDM 12.12.9.
 #[test]
 fn x2apic_refuses_reserved_bits() {
     for bit in [13, 16, 17].into_iter().chain(20..32) {
@@ -127,6 +132,7 @@ fn trigger_mode_of_the_icr_makes_no_interrupt_level_triggered() {
     }
 }
 
+/// SDM 12.12.11.
 #[test]
 fn self_ipi_is_a_fixed_interrupt_to_the_sender() {
     let ipi =
@@ -135,6 +141,7 @@ fn self_ipi_is_a_fixed_interrupt_to_the_sender() {
     assert!(refused(&mut x2apic(), SELF_IPI, 0x177));
 }
 
+/// SDM 12.4.7.2.
 #[test]
 fn software_disabled_apic_still_sends() {
     let mut apic = x2apic();

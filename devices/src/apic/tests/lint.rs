@@ -42,6 +42,7 @@ fn fixed_level_on_lint0_requests_again_at_its_end_while_asserted() {
     assert_eq!(apic.read_msr(LVT_LINT0, at(0)), Ok(0x8041));
 }
 
+/// SDM 12.5.1.
 #[test]
 fn nmi_on_the_rising_edge_of_an_unmasked_pin() {
     let mut apic = bsp();
@@ -53,6 +54,7 @@ fn nmi_on_the_rising_edge_of_an_unmasked_pin() {
     assert!(!apic.set_lint(Lint::Lint1, true));
 }
 
+/// SDM 12.5.1.
 #[test]
 fn external_interrupt_is_wanted_while_lint0_is_asserted_whatever_the_priority() {
     let mut apic = bsp();
@@ -65,6 +67,7 @@ fn external_interrupt_is_wanted_while_lint0_is_asserted_whatever_the_priority() 
     assert!(!apic.extint_wanted());
 }
 
+/// SDM 12.4.7.1.
 #[test]
 fn boot_processor_starts_in_virtual_wire_mode_and_others_do_not() {
     let mut apic = LocalApic::new(ApicConfig { bsp: true, ..CONFIG });
@@ -86,6 +89,7 @@ fn disabled_apic_is_bypassed() {
     assert!(apic.set_lint(Lint::Lint1, true));
 }
 
+/// SDM 12.11.
 #[test]
 fn external_interrupt_of_an_io_apic_is_taken_once() {
     let mut apic = bsp();
@@ -121,6 +125,7 @@ fn end_of_a_level_triggered_interrupt_is_told_and_of_an_edge_triggered_one_is_no
     }
 }
 
+/// SDM 18.17.3.
 #[test]
 fn deadline_follows_a_tsc_that_was_moved() {
     let mut apic = bsp();
@@ -187,6 +192,7 @@ fn lint1_has_no_level() {
     assert_eq!(apic.read_msr(LVT_LINT1, at(0)), Ok(0x8041));
 }
 
+/// SDM 12.5.1.
 #[test]
 fn illegal_vector_of_a_level_awaits_no_end() {
     let mut apic = bsp();

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// SDM 12.8.3.
 #[test]
 fn highest_vector_is_delivered_first() {
     let mut apic = x2apic();
@@ -15,6 +16,7 @@ fn highest_vector_is_delivered_first() {
     assert_eq!(order, [0xff, 0xef, 0x80, 0x31, 0x10]);
 }
 
+/// SDM 12.8.3.1.
 #[test]
 fn tpr_blocks_its_class_and_those_below() {
     let mut apic = x2apic();
@@ -29,6 +31,7 @@ fn tpr_blocks_its_class_and_those_below() {
     assert_eq!(apic.next_vector(), Some(0x5f));
 }
 
+/// SDM 12.8.3.
 #[test]
 fn vector_in_service_blocks_its_class_and_higher_ones_nest() {
     let mut apic = x2apic();
@@ -47,6 +50,7 @@ fn vector_in_service_blocks_its_class_and_higher_ones_nest() {
     assert_eq!(apic.next_vector(), Some(0x5f));
 }
 
+/// SDM 12.8.3.1.
 #[test]
 fn ppr_is_the_higher_of_tpr_and_the_class_in_service() {
     let mut apic = x2apic();
@@ -59,6 +63,7 @@ fn ppr_is_the_higher_of_tpr_and_the_class_in_service() {
     assert_eq!(get(&mut apic, PPR), 0x43);
 }
 
+/// SDM 12.8.4.
 #[test]
 fn vector_can_be_requested_again_while_in_service() {
     let mut apic = x2apic();
@@ -86,6 +91,7 @@ fn eoi_with_nothing_in_service_does_nothing() {
     assert_eq!(apic.next_vector(), Some(0x52));
 }
 
+/// SDM 12.8.4.
 #[test]
 fn edge_triggered_vector_is_clear_in_tmr() {
     let mut apic = x2apic();
@@ -93,6 +99,7 @@ fn edge_triggered_vector_is_clear_in_tmr() {
     assert!(vectors(&mut apic, 0x818).is_empty());
 }
 
+/// SDM 12.5.2.
 #[test]
 fn every_vector_from_16_on_has_its_bit_and_none_below() {
     for vector in 0..=255 {
@@ -105,6 +112,7 @@ fn every_vector_from_16_on_has_its_bit_and_none_below() {
     }
 }
 
+/// SDM 12.8.6.
 #[test]
 fn cr8_is_the_class_of_tpr() {
     let mut apic = x2apic();

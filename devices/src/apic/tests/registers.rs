@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// SDM 12.4.7.1.
 #[test]
 fn reset_values_are_those_of_the_manual() {
     let mut apic = LocalApic::new(CONFIG);
@@ -48,6 +49,7 @@ const WRITABLE: [(u64, u32); 13] = [
     (0x3e0, 0xb),
 ];
 
+/// SDM 12.12.1.3.
 #[test]
 fn xapic_drops_reserved_bits() {
     for (offset, writable) in WRITABLE {
@@ -57,6 +59,7 @@ fn xapic_drops_reserved_bits() {
     }
 }
 
+/// SDM 12.12.1.3.
 #[test]
 fn x2apic_refuses_each_reserved_bit_and_takes_each_writable_one() {
     for (offset, writable) in WRITABLE {
@@ -78,6 +81,7 @@ fn x2apic_refuses_each_reserved_bit_and_takes_each_writable_one() {
     }
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn lvt_timer_has_its_second_mode_bit_only_with_tsc_deadline() {
     let without = ApicConfig { tsc_deadline: false, ..CONFIG };
@@ -92,6 +96,7 @@ fn lvt_timer_has_its_second_mode_bit_only_with_tsc_deadline() {
     assert_eq!(peek(&mut apic, 0x320), 0x0003_00ff);
 }
 
+/// SDM 12.12.1.2.
 #[test]
 fn x2apic_read_only_and_absent_registers_raise_gp() {
     let mut apic = x2apic();
@@ -107,6 +112,7 @@ fn x2apic_read_only_and_absent_registers_raise_gp() {
     }
 }
 
+/// SDM 12.12.1.2.
 #[test]
 fn other_msrs_are_not_the_apics() {
     let mut apic = x2apic();
@@ -116,6 +122,7 @@ fn other_msrs_are_not_the_apics() {
     }
 }
 
+/// SDM 12.8.5.
 #[test]
 fn eoi_takes_zero_alone_in_x2apic_and_anything_in_xapic() {
     assert!(refused(&mut x2apic(), EOI, 1));
@@ -127,6 +134,7 @@ fn eoi_takes_zero_alone_in_x2apic_and_anything_in_xapic() {
     assert_eq!(peek(&mut apic, 0x120), 0);
 }
 
+/// SDM 12.12.10.2.
 #[test]
 fn x2apic_shows_all_of_the_id_and_the_derived_ldr() {
     let mut apic = x2apic_of(ApicConfig { id: 0x0001_0123, ..CONFIG });
@@ -135,6 +143,7 @@ fn x2apic_shows_all_of_the_id_and_the_derived_ldr() {
     assert_eq!(u64::from(apic.ldr()), get(&mut apic, LDR));
 }
 
+/// SDM 12.4.6.
 #[test]
 fn xapic_id_cannot_be_changed() {
     let mut apic = xapic();
@@ -142,6 +151,7 @@ fn xapic_id_cannot_be_changed() {
     assert_eq!(peek(&mut apic, 0x20), 3 << 24);
 }
 
+/// SDM 12.5.3.
 #[test]
 fn esr_shows_errors_only_after_a_write() {
     let mut apic = xapic();
@@ -153,6 +163,7 @@ fn esr_shows_errors_only_after_a_write() {
     assert_eq!(peek(&mut apic, 0x280), 0);
 }
 
+/// SDM figure 12-9, bit 7.
 #[test]
 fn existing_read_only_registers_are_no_illegal_address() {
     let mut apic = xapic();
@@ -164,6 +175,7 @@ fn existing_read_only_registers_are_no_illegal_address() {
     assert_eq!(peek(&mut apic, 0x280), 0);
 }
 
+/// SDM 12.5.3.
 #[test]
 fn error_raises_its_interrupt_once_until_esr_is_written() {
     let mut apic = x2apic();
@@ -207,6 +219,7 @@ fn error_while_masked_leaves_the_interrupt_armed() {
     assert_eq!(apic.next_vector(), Some(0xfe));
 }
 
+/// SDM 12.5.3.
 #[test]
 fn illegal_vector_of_the_error_interrupt_does_not_recurse() {
     let mut apic = x2apic();

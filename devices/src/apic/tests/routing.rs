@@ -42,6 +42,7 @@ fn xapic_routing(ldrs: &[u8], dfr: u32) -> Routing {
     routing
 }
 
+/// SDM 12.6.1.
 #[test]
 fn shorthands_are_relative_to_the_sender() {
     let routing = Routing::new(4);
@@ -50,6 +51,7 @@ fn shorthands_are_relative_to_the_sender() {
     assert_eq!(resolved(&routing, 2, Target::AllButSelf), [0, 1, 3]);
 }
 
+/// SDM 12.6.2.1.
 #[test]
 fn physical_destination_is_an_id() {
     for routing in [Routing::new(4), x2apic_routing(4)] {
@@ -69,6 +71,7 @@ fn id_need_not_be_the_index() {
     assert!(resolved(&routing, 1, physical(0, true)).is_empty());
 }
 
+/// SDM 12.6.2.1.
 #[test]
 fn broadcast_is_all_ones_in_the_width_of_the_senders_mode() {
     for target in [physical(0xff, false), physical(u32::MAX, true), logical(u32::MAX, true)] {
@@ -80,6 +83,7 @@ fn broadcast_is_all_ones_in_the_width_of_the_senders_mode() {
     assert_eq!(resolved(&xapic_routing(&[0x11, 0x25], 0), 0, logical(0xff, false)), [0, 1]);
 }
 
+/// SDM 12.6.2.2.
 #[test]
 fn flat_logical_destination_is_a_set_of_bits() {
     let routing = xapic_routing(&[1, 2, 4, 0x80, 0], u32::MAX);
@@ -89,6 +93,7 @@ fn flat_logical_destination_is_a_set_of_bits() {
     assert!(resolved(&routing, 0, logical(0, false)).is_empty());
 }
 
+/// SDM 12.6.2.2.
 #[test]
 fn cluster_logical_destination_is_a_cluster_and_bits_within_it() {
     let routing = xapic_routing(&[0x11, 0x12, 0x21, 0x28, 0x18], 0);
@@ -98,6 +103,7 @@ fn cluster_logical_destination_is_a_cluster_and_bits_within_it() {
     assert!(resolved(&routing, 0, logical(0x3f, false)).is_empty());
 }
 
+/// SDM 12.12.10.2.
 #[test]
 fn x2apic_logical_destination_is_a_cluster_of_16_and_bits_within_it() {
     let routing = x2apic_routing(40);
@@ -115,6 +121,7 @@ fn wide_logical_destination_means_nothing_to_an_xapic_receiver() {
     assert_eq!(resolved(&routing, 0, logical(0x3, true)), [0, 1]);
 }
 
+/// SDM 12.4.3.
 #[test]
 fn apic_disabled_by_its_base_receives_nothing_until_enabled() {
     let routing = Routing::new(3);

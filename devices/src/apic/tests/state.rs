@@ -16,6 +16,7 @@ fn in_mode(bits: u64) -> LocalApic {
     apic
 }
 
+/// SDM 12.12.5, figure 12-27.
 #[test]
 fn mode_transitions_are_those_of_the_manual() {
     let legal = |from: u64, to: u64| {
@@ -33,6 +34,7 @@ fn mode_transitions_are_those_of_the_manual() {
     }
 }
 
+/// SDM 12.12.5, figure 12-27.
 #[test]
 fn reserved_bits_of_the_base_raise_gp_and_change_nothing() {
     let mut apic = LocalApic::new(CONFIG);
@@ -43,12 +45,14 @@ fn reserved_bits_of_the_base_raise_gp_and_change_nothing() {
     }
 }
 
+/// SDM 12.4.3, 12.4.4.
 #[test]
 fn bootstrap_processor_is_marked() {
     assert_eq!(LocalApic::new(CONFIG).base_msr(), 0xfee0_0800);
     assert_eq!(LocalApic::new(ApicConfig { bsp: true, ..CONFIG }).base_msr(), 0xfee0_0900);
 }
 
+/// SDM 12.12.5.
 #[test]
 fn change_of_mode_is_reported_for_routing() {
     let mut apic = LocalApic::new(CONFIG);
@@ -58,6 +62,7 @@ fn change_of_mode_is_reported_for_routing() {
     assert_eq!(apic.write_msr(APIC_BASE, ADDRESS, at(0)), Ok(Effect::Routing));
 }
 
+/// SDM 12.4.3, 12.4.4.
 #[test]
 fn register_page_exists_in_xapic_mode_alone_and_moves() {
     assert_eq!(in_mode(0).mmio_base(), None);
@@ -68,6 +73,7 @@ fn register_page_exists_in_xapic_mode_alone_and_moves() {
     assert_eq!(apic.mmio_base(), Some(0x000f_ffff_ffff_f000));
 }
 
+/// SDM 12.12.1.2.
 #[test]
 fn x2apic_registers_raise_gp_outside_x2apic_mode() {
     for mode in [0, EN] {
@@ -79,6 +85,7 @@ fn x2apic_registers_raise_gp_outside_x2apic_mode() {
     }
 }
 
+/// SDM 12.12.2.
 #[test]
 fn register_page_is_dead_in_x2apic_mode() {
     let mut apic = x2apic();
@@ -88,6 +95,7 @@ fn register_page_is_dead_in_x2apic_mode() {
     assert_eq!(apic.tpr(), 0x20);
 }
 
+/// SDM 12.12.5.1.
 #[test]
 fn enabling_x2apic_keeps_the_registers_but_icr() {
     let mut apic = xapic();
@@ -104,6 +112,7 @@ fn enabling_x2apic_keeps_the_registers_but_icr() {
     assert_eq!(vectors(&mut apic, IRR), [0x55]);
 }
 
+/// SDM 12.4.3.
 #[test]
 fn disabling_by_the_base_loses_everything() {
     let mut apic = x2apic();
@@ -120,6 +129,7 @@ fn disabling_by_the_base_loses_everything() {
     assert_eq!(peek(&mut apic, 0x380), 0);
 }
 
+/// SDM 12.4.7.3, 12.12.5.1.
 #[test]
 fn init_resets_all_but_id_base_and_mode() {
     let mut apic = x2apic();
@@ -137,6 +147,7 @@ fn init_resets_all_but_id_base_and_mode() {
     assert_eq!(apic.id(), 3);
 }
 
+/// SDM 12.4.7.2.
 #[test]
 fn software_disabling_masks_the_lvt_and_keeps_it_masked() {
     let mut apic = x2apic();

@@ -31,6 +31,7 @@ fn take(apic: &mut LocalApic) -> bool {
     true
 }
 
+/// SDM 12.5.4.
 #[test]
 fn one_shot_fires_once_at_its_time_with_every_divisor() {
     for (code, divisor) in DIVISORS {
@@ -47,6 +48,7 @@ fn one_shot_fires_once_at_its_time_with_every_divisor() {
     }
 }
 
+/// SDM 12.5.4.
 #[test]
 fn current_count_falls_once_every_divisor_nanoseconds() {
     for (code, divisor) in DIVISORS {
@@ -74,6 +76,7 @@ fn count_that_is_no_whole_number_of_nanoseconds_is_rounded_up() {
     }
 }
 
+/// SDM figure 12-10.
 #[test]
 fn largest_count_and_divisor_fit() {
     let mut apic = counting(0, 0b1010, u64::from(u32::MAX), 7);
@@ -92,6 +95,7 @@ fn time_beyond_64_bits_is_never() {
     assert!(!apic.advance(at(u64::MAX - 1)));
 }
 
+/// SDM 12.5.4.
 #[test]
 fn periodic_stays_on_its_grid_however_late_it_is_served() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 300);
@@ -119,6 +123,7 @@ fn shortest_period_after_the_longest_time_is_one_step() {
     assert_eq!(apic.deadline(), Some(u64::MAX));
 }
 
+/// SDM 12.5.4.
 #[test]
 fn periodic_count_starts_over_at_the_initial_count() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
@@ -127,6 +132,7 @@ fn periodic_count_starts_over_at_the_initial_count() {
     }
 }
 
+/// SDM 12.5.4.
 #[test]
 fn masked_timer_has_no_deadline_and_counts_all_the_same() {
     let mut apic = counting(MASKED, DIVIDE_BY_1, 1000, 0);
@@ -136,6 +142,7 @@ fn masked_timer_has_no_deadline_and_counts_all_the_same() {
     assert_eq!(apic.deadline(), Some(1000));
 }
 
+/// SDM 12.5.4.
 #[test]
 fn one_shot_that_expires_while_masked_is_lost() {
     let mut apic = counting(MASKED, DIVIDE_BY_1, 1000, 0);
@@ -166,6 +173,7 @@ fn expiry_just_before_the_guest_masks_or_restarts_is_not_lost() {
     }
 }
 
+/// SDM 12.5.4.
 #[test]
 fn zero_initial_count_stops() {
     for mode in [0, PERIODIC] {
@@ -177,6 +185,7 @@ fn zero_initial_count_stops() {
     }
 }
 
+/// SDM 12.5.4.
 #[test]
 fn new_initial_count_starts_over() {
     let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
@@ -185,6 +194,7 @@ fn new_initial_count_starts_over() {
     assert_eq!(get_at(&mut apic, TMCCT, 900), 1000);
 }
 
+/// SDM 12.5.4.
 #[test]
 fn new_divisor_keeps_the_count_and_changes_its_rate() {
     let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
@@ -194,6 +204,7 @@ fn new_divisor_keeps_the_count_and_changes_its_rate() {
     assert_eq!(apic.deadline(), Some(400 + 2 * 600));
 }
 
+/// SDM 12.5.4.
 #[test]
 fn new_divisor_of_a_periodic_timer_changes_the_grid_from_there() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
@@ -238,6 +249,7 @@ fn one_shot_made_periodic_goes_on_and_then_repeats() {
     }
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn periodic_made_one_shot_ends_with_the_period_it_is_in() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
@@ -250,6 +262,7 @@ fn periodic_made_one_shot_ends_with_the_period_it_is_in() {
     assert_eq!(get_at(&mut apic, TMCCT, 6000), 0);
 }
 
+/// SDM 12.5.4.1.
 #[test]
 fn count_that_has_ended_stays_at_zero_in_periodic_mode() {
     let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
@@ -259,6 +272,7 @@ fn count_that_has_ended_stays_at_zero_in_periodic_mode() {
     assert_eq!((get_at(&mut apic, TMCCT, 9999), get_at(&mut apic, TMICT, 9999)), (0, 1000));
 }
 
+/// SDM 12.5.4.
 #[test]
 fn new_vector_or_mask_in_the_same_mode_keeps_the_count() {
     let mut apic = counting(0, DIVIDE_BY_1, 1000, 0);
@@ -268,6 +282,7 @@ fn new_vector_or_mask_in_the_same_mode_keeps_the_count() {
     assert_eq!(apic.next_vector(), Some(0x50));
 }
 
+/// SDM 12.5.2.
 #[test]
 fn illegal_vector_is_an_error_and_no_interrupt() {
     let mut apic = counting(PERIODIC, DIVIDE_BY_1, 1000, 0);
