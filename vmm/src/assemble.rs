@@ -245,8 +245,10 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 
 /// The devices that every VM has.
 fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
+    let input = Box::new(console.reader());
+    let serial = SerialPort::new(console, SERIAL_IRQ).with_input(input);
     let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console, SERIAL_IRQ)))?
+        .pio(serial::COM1, Box::new(serial))?
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;
