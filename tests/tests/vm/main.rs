@@ -8,5 +8,7 @@ mod ending;
 mod gdb;
 mod many;
 mod qemu;
+mod serial;
 mod simulate;
 mod smp;
+mod suite;
