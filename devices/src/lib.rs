@@ -14,6 +14,8 @@
 pub mod apic;
 pub mod bus;
 pub mod debug_exit;
+pub mod debug_port;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod serial;
 pub mod time;

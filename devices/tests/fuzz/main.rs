@@ -7,11 +7,14 @@
 
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
+mod fw_cfg;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -31,7 +34,7 @@ pub fn run(name: &str, once: impl Fn(&mut SmallRng)) {
     let started = Instant::now();
     let mut runs = 0_u64;
     while started.elapsed() < limit {
-        try_seed(rand::rng().random());
+        try_seed(RandomState::new().build_hasher().finish());
         runs += 1;
     }
     assert!(runs > 0, "{name}: not one run in {limit:?}");
