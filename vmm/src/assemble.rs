@@ -8,6 +8,8 @@ use std::sync::Arc;
 use devices::apic::{ApicConfig, LocalApic, Routing};
 use devices::bus::{Bus, BusBuilder, BusError};
 use devices::debug_exit::{self, DebugExit};
+use devices::debug_port::{self, DebugPort};
+use devices::fw_cfg::{self, Contents, FwCfg};
 use devices::i8042::{self, I8042};
 use devices::serial::{self, SerialPort};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
@@ -20,6 +22,7 @@ use crate::boot::{self, BootError, StateError};
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
+use crate::in_kernel_lines;
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::msr;
@@ -157,7 +160,7 @@ pub fn build(
     let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
-    let bus = bus(place.console)?;
+    let bus = bus(place.console, config)?;
     let vm = Arc::new(VmShared::new(Parts {
         name: format!("vm{}", place.id),
         id: place.id,
@@ -220,6 +223,7 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
         msr::enable_user_space_msrs(&fd)?;
     } else {
         fd.create_irq_chip().map_err(kvm("cannot create the in-kernel interrupt controllers"))?;
+        in_kernel_lines::route(&fd).map_err(kvm("cannot route the interrupt lines"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(kvm("cannot create the in-kernel PIT"))?;
     }
@@ -227,9 +231,17 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
-fn bus(console: ConsoleWriter) -> Result<Bus, BusError> {
+fn bus(console: ConsoleWriter, config: &VmConfig) -> Result<Bus, BusError> {
+    let facts = Contents {
+        ram: config.memory,
+        cpus: config.cpus,
+        cmdline: config.cmdline.clone(),
+        initrd: config.initrd.clone(),
+    };
     let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console)))?
+        .pio(serial::COM1, Box::new(SerialPort::new(console.clone())))?
+        .pio(debug_port::PORTS, Box::new(DebugPort::new(console)))?
+        .pio(fw_cfg::PORTS, Box::new(FwCfg::new(facts)))?
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::PORTS, Box::new(I8042))?;
     Ok(bus.freeze())

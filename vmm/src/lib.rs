@@ -17,6 +17,7 @@ pub mod cpuid;
 pub mod domain;
 pub mod event_loop;
 pub mod fleet;
+pub mod in_kernel_lines;
 pub mod kvm;
 pub mod memory;
 pub mod msr;
