@@ -61,8 +61,9 @@ fn once(random: &mut SmallRng) {
         let now = random.random();
         if random.random_ratio(1, 4) {
             let key = KEYS[random.random_range(0..KEYS.len())];
-            data[..1].copy_from_slice(&key.to_le_bytes()[..1]);
-            data.get_mut(1..2).map(|high| high.copy_from_slice(&key.to_le_bytes()[1..]));
+            for (byte, of_key) in data.iter_mut().zip(key.to_le_bytes()) {
+                *byte = of_key;
+            }
             assert_eq!(device.write(offset, &data, now), Outcome::None);
             if offset == 0 && data.len() == 2 {
                 (item, at) = (oracle.item(key), 0);
