@@ -234,9 +234,9 @@ mod tests {
     #[test]
     fn wide_read_takes_one_byte_and_the_selector_reads_as_ones() {
         let mut device = device();
-        let mut data = [0; 2];
+        let mut data = [0; 3];
         assert_eq!(device.read(0, &mut data, 0), Outcome::None);
-        assert_eq!(data, [0xff, b'Q']);
+        assert_eq!(data, [0xff, b'Q', 0xff]);
         assert_eq!(read(&mut device, 1), b"E");
     }
 }
