@@ -221,7 +221,7 @@ fn amd_topology(options: &Options) -> Vec<kvm_cpuid_entry2> {
 /// it, and the TSC its multiple by the fraction that [`tsc_ratio`] finds.
 fn clocks(tsc_khz: u32) -> [kvm_cpuid_entry2; 2] {
     let (numerator, denominator) = tsc_ratio(tsc_khz);
-    let mhz = tsc_khz.saturating_add(500) / 1000;
+    let mhz = (tsc_khz.saturating_add(500) / 1000).min(0xffff);
     [
         kvm_cpuid_entry2 {
             function: LEAF_TSC,
@@ -232,8 +232,8 @@ fn clocks(tsc_khz: u32) -> [kvm_cpuid_entry2; 2] {
         },
         kvm_cpuid_entry2 {
             function: LEAF_MHZ,
-            eax: mhz & 0xffff,
-            ebx: mhz & 0xffff,
+            eax: mhz,
+            ebx: mhz,
             ecx: APIC_BUS_KHZ / 1000,
             ..Default::default()
         },

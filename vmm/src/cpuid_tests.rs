@@ -197,4 +197,5 @@ fn frequencies_at_both_ends_have_an_answer() {
     assert_eq!(tsc_ratio(0), (0, 0));
     assert_eq!(tsc_ratio(1), (1, 1_000_000));
     assert_eq!(clocks(u32::MAX)[0].ebx, NUMERATOR_MOST);
+    assert_eq!(clocks(u32::MAX)[1].eax, 0xffff, "the field has 16 bits");
 }
