@@ -9,6 +9,8 @@ use devices::apic::{ApicConfig, LocalApic, Routing};
 use devices::bus::{Bus, BusBuilder, BusError};
 use devices::chipset::{Board, ChipsetConfig, SERIAL_IRQ};
 use devices::debug_exit::{self, DebugExit};
+use devices::debug_port::{self, DebugPort};
+use devices::fw_cfg::{self, Contents, FwCfg};
 use devices::i8042::{self, I8042};
 use devices::rtc::RtcConfig;
 use devices::serial::{self, SerialPort};
@@ -23,7 +25,11 @@ use crate::clock;
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
+<<<<<<< HEAD
 use crate::gdb::rendezvous::Debugger;
+=======
+use crate::in_kernel_lines;
+>>>>>>> wt-boot
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::msr;
@@ -166,12 +172,16 @@ pub fn build(
     let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
+<<<<<<< HEAD
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
     let bus = bus(place.console, &board)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
     };
+=======
+    let bus = bus(place.console, config)?;
+>>>>>>> wt-boot
     let vm = Arc::new(VmShared::new(Parts {
         name: format!("vm{}", place.id),
         id: place.id,
@@ -239,6 +249,7 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
         msr::enable_user_space_msrs(&fd)?;
     } else {
         fd.create_irq_chip().map_err(kvm("cannot create the in-kernel interrupt controllers"))?;
+        in_kernel_lines::route(&fd).map_err(kvm("cannot route the interrupt lines"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(kvm("cannot create the in-kernel PIT"))?;
     }
@@ -246,9 +257,23 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
+<<<<<<< HEAD
 fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
     let bus = BusBuilder::new()
         .pio(serial::COM1, Box::new(SerialPort::new(console, SERIAL_IRQ)))?
+=======
+fn bus(console: ConsoleWriter, config: &VmConfig) -> Result<Bus, BusError> {
+    let facts = Contents {
+        ram: config.memory,
+        cpus: config.cpus,
+        cmdline: config.cmdline.clone(),
+        initrd: config.initrd.clone(),
+    };
+    let bus = BusBuilder::new()
+        .pio(serial::COM1, Box::new(SerialPort::new(console.clone())))?
+        .pio(debug_port::PORTS, Box::new(DebugPort::new(console)))?
+        .pio(fw_cfg::PORTS, Box::new(FwCfg::new(facts)))?
+>>>>>>> wt-boot
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;

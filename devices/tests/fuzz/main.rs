@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
+<<<<<<< HEAD
 mod acpi_pm;
 mod apic;
 mod chipset;
@@ -14,13 +15,16 @@ mod ioapic;
 mod pic;
 mod pit;
 mod rtc;
+=======
+mod fw_cfg;
+>>>>>>> wt-boot
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
