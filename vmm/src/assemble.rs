@@ -25,11 +25,8 @@ use crate::clock;
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
-<<<<<<< HEAD
 use crate::gdb::rendezvous::Debugger;
-=======
 use crate::in_kernel_lines;
->>>>>>> wt-boot
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::msr;
@@ -172,16 +169,12 @@ pub fn build(
     let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
-<<<<<<< HEAD
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
-    let bus = bus(place.console, &board)?;
+    let bus = bus(place.console, config, &board)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
     };
-=======
-    let bus = bus(place.console, config)?;
->>>>>>> wt-boot
     let vm = Arc::new(VmShared::new(Parts {
         name: format!("vm{}", place.id),
         id: place.id,
@@ -257,23 +250,19 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
-<<<<<<< HEAD
-fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
-    let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console, SERIAL_IRQ)))?
-=======
-fn bus(console: ConsoleWriter, config: &VmConfig) -> Result<Bus, BusError> {
+fn bus(console: ConsoleWriter, config: &VmConfig, board: &Arc<Board>) -> Result<Bus, BusError> {
     let facts = Contents {
         ram: config.memory,
         cpus: config.cpus,
         cmdline: config.cmdline.clone(),
         initrd: config.initrd.clone(),
     };
+    let input = Box::new(console.reader());
+    let serial = SerialPort::new(console.clone(), SERIAL_IRQ).with_input(input);
     let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console.clone())))?
+        .pio(serial::COM1, Box::new(serial))?
         .pio(debug_port::PORTS, Box::new(DebugPort::new(console)))?
         .pio(fw_cfg::PORTS, Box::new(FwCfg::new(facts)))?
->>>>>>> wt-boot
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;

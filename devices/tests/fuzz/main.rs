@@ -7,17 +7,14 @@
 
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
-<<<<<<< HEAD
 mod acpi_pm;
 mod apic;
 mod chipset;
+mod fw_cfg;
 mod ioapic;
 mod pic;
 mod pit;
 mod rtc;
-=======
-mod fw_cfg;
->>>>>>> wt-boot
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,8 +2,10 @@
 //!
 //! Owns the order of things and what is said about each VM's end. Must not know how VMs run.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::{Failure, images, values};
 use crate::assemble::VmConfig;
 use crate::boot;
 use crate::clock;
-use crate::console::Sink;
+use crate::console::{Sink, socket};
 use crate::domain::TimerMode;
 use crate::fleet::{Fleet, FleetConfig, Woken};
 use crate::gdb::stream::{Address, Listener};
@@ -44,8 +46,9 @@ pub(super) struct RunArguments {
     /// Where the timers of halted vCPUs are kept
     #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
     timers: TimerMode,
-    /// Serial output goes into this file instead of standard output; with --count into FILE.0, FILE.1, ...
-    #[arg(long, value_name = "FILE")]
+    /// Serial output goes into this file instead of standard output, or to whoever connects to a unix
+    /// socket; with --count into FILE.0, FILE.1, ...
+    #[arg(long, value_name = "FILE|unix:SOCKET")]
     serial: Option<PathBuf>,
     /// End the VMs after this time, with status 6
     #[arg(long, value_parser = values::time_limit, value_name = "SECS")]
@@ -162,10 +165,14 @@ impl RunArguments {
         if self.count > 1 {
             name.push(format!(".{index}"));
         }
-        let file = File::create(&name).map_err(|error| {
-            let name = Path::new(&name).display();
-            Failure::input(format!("--serial {name}: cannot be written: {error}"))
-        })?;
+        let refused =
+            |what| Failure::input(format!("--serial {}: {what}", Path::new(&name).display()));
+        if let Some(socket) = name.as_bytes().strip_prefix(b"unix:") {
+            let path = Path::new(OsStr::from_bytes(socket));
+            return socket::Listener::bind(path).map(Sink::Socket).map_err(refused);
+        }
+        let file =
+            File::create(&name).map_err(|error| refused(format!("cannot be written: {error}")))?;
         Ok(Sink::File(file))
     }
 }
