@@ -17,9 +17,7 @@ pub(crate) struct Event {
     pub slot: Slot,
 }
 
-/// The events of the children of one group. The order of the fields is that in which walks need
-/// them: see `Group`.
-#[repr(C)]
+/// The events of the children of one group.
 pub(crate) struct Queue<const FANOUT: usize> {
     /// The queued children, one in each byte, the first lowest; 0 beyond `len`. One word, as
     /// moving a few bytes in memory costs more than all else that is done here.

@@ -170,9 +170,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     pub(crate) fn activate_upwards<'a>(&'a self, mut group: &'a Group<FANOUT>, mut place: Place) {
         loop {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
-            let here = group;
             self.trace(move || {
-                TraceEvent::GroupSetCpuActive(trace::group_state(here, place, word))
+                TraceEvent::GroupSetCpuActive(trace::group_state(group, place, word))
             });
             let Some(above) = group.above() else {
                 return;
