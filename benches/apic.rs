@@ -24,6 +24,7 @@ fn apic() -> LocalApic {
         timer_hz: 1_000_000_000,
         tsc_deadline: true,
         least_period_ns: 0,
+        cmci: false,
         pv_eoi: true,
     };
     let mut apic = LocalApic::new(config);

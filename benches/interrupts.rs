@@ -56,6 +56,7 @@ impl Bench {
         let elf = guest_images::find(image).ok_or_else(|| format!("no image {image}"))?.elf;
         let config = VmConfig {
             kernel: elf.into(),
+            initrd: None,
             kernel_name: image.into(),
             cmdline: cmdline.into(),
             cpus,

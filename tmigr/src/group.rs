@@ -39,8 +39,9 @@ pub(crate) fn index_of(mask: u8) -> usize {
 pub(crate) struct Counters {
     /// Walks that turned back without taking the lock.
     pub walks_unlocked: Tally,
-    /// The others.
+    /// The others, each with one lock.
     pub walks_locked: Tally,
+    /// All other locks.
     pub locks: Tally,
     pub passes: Tally,
     pub expiries: Tally,
@@ -60,18 +61,18 @@ impl Counters {
 
 /// A group.
 pub(crate) struct Group<const FANOUT: usize> {
-    pub level: u32,
-    pub node: Option<u32>,
     pub word: AtomicWord,
+    parent: AtomicU32,
     next_expiry: AtomicU64,
     /// Flags of their own, not bits of one: setting them takes no exchange.
     ignored: [AtomicBool; FANOUT],
     mask: AtomicU8,
-    parent: AtomicU32,
-    queue: Mutex<Queue<FANOUT>>,
-    children: [AtomicU32; FANOUT],
     occupied: AtomicU8,
+    pub level: u32,
+    queue: Mutex<Queue<FANOUT>>,
     pub counters: Counters,
+    children: [AtomicU32; FANOUT],
+    pub node: Option<u32>,
 }
 
 impl<const FANOUT: usize> Group<FANOUT> {
@@ -163,20 +164,22 @@ impl<const FANOUT: usize> Group<FANOUT> {
     }
 
     /// Locks the queue. Whoever changes it publishes what became of its first expiry.
-    #[inline]
     pub(crate) fn lock(&self) -> Locked<'_, FANOUT> {
-        #[cfg(test)]
-        LOCKS.with(|locks| locks.set(locks.get() + 1));
-        let queue = sync::lock(&self.queue);
-        Counters::count_locked(&self.counters.locks);
-        queue
+        self.lock_and_count(&self.counters.locks)
     }
 
     /// The same for a walk that has come this far.
     #[inline]
     pub(crate) fn lock_for_walk(&self) -> Locked<'_, FANOUT> {
-        let queue = self.lock();
-        Counters::count_locked(&self.counters.walks_locked);
+        self.lock_and_count(&self.counters.walks_locked)
+    }
+
+    #[inline]
+    fn lock_and_count(&self, counter: &Tally) -> Locked<'_, FANOUT> {
+        #[cfg(test)]
+        LOCKS.with(|locks| locks.set(locks.get() + 1));
+        let queue = sync::lock(&self.queue);
+        Counters::count_locked(counter);
         queue
     }
 

@@ -141,6 +141,11 @@ impl LocalApic {
             .then_some(register as u32)
     }
 
+    /// The LVT entry at a register, if this APIC has it.
+    fn entry(&self, register: u32) -> Option<Entry> {
+        Entry::from_register(register).filter(|entry| *entry != Entry::Cmci || self.config.cmci)
+    }
+
     fn exists_read_only(&self, register: u32) -> bool {
         matches!(
             register,
@@ -196,7 +201,8 @@ impl LocalApic {
             regs::TMICT => u32::MAX,
             regs::TDCR => regs::TDCR_WRITABLE,
             _ => {
-                return Entry::from_register(register)
+                return self
+                    .entry(register)
                     .is_some_and(|entry| self.lvt.legal_in_x2apic(entry, value));
             }
         };
@@ -205,11 +211,11 @@ impl LocalApic {
 
     /// Reads a register that both modes have and show alike.
     fn read_common(&mut self, register: u32, now: Moment) -> Option<u32> {
-        if let Some(entry) = Entry::from_register(register) {
+        if let Some(entry) = self.entry(register) {
             return Some(self.lvt.get(entry) | u32::from(self.remote_irr(entry)) << 14);
         }
         match register {
-            regs::VERSION => Some(regs::VERSION_VALUE),
+            regs::VERSION => Some(regs::version(self.config.cmci)),
             regs::TPR => Some(u32::from(self.tpr)),
             regs::PPR => Some(u32::from(self.ppr())),
             regs::LDR => Some(self.ldr()),
@@ -230,7 +236,7 @@ impl LocalApic {
 
     /// Writes a register that both modes have; false if it is none that can be written.
     fn write_common(&mut self, register: u32, value: u32, now: Moment) -> bool {
-        if let Some(entry) = Entry::from_register(register) {
+        if let Some(entry) = self.entry(register) {
             self.advance(now);
             let enabled = self.enabled();
             self.lvt.set(entry, value, enabled);

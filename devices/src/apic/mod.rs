@@ -89,6 +89,9 @@ pub struct ApicConfig {
     /// Shortest period of the periodic timer, in ns; 0: none. KVM's own APIC has 200,000
     /// (`min_timer_period_us`).
     pub least_period_ns: u64,
+    /// There is an LVT entry for corrected machine checks: IA32_MCG_CAP bit 10 says so to the guest.
+    /// If not, its register does not exist.
+    pub cmci: bool,
     /// Paravirtual EOI is offered (CPUID 0x40000001, EAX bit 6). If not, its MSR raises #GP.
     pub pv_eoi: bool,
 }

@@ -53,9 +53,11 @@ pub(super) const TDCR: u32 = 0x3e;
 /// Self IPI; x2APIC only.
 pub(super) const SELF_IPI: u32 = 0x3f;
 
-/// The version register: an integrated APIC (0x14) with seven LVT entries and EOI-broadcast
-/// suppression (SDM 12.4.8).
-pub(super) const VERSION_VALUE: u32 = 0x0106_0014;
+/// The version register: an integrated APIC (0x14), EOI-broadcast suppression, and the number of the
+/// last LVT entry, of which there are six, or seven with CMCI (SDM 12.4.8).
+pub(super) fn version(cmci: bool) -> u32 {
+    0x0100_0014 | (5 + u32::from(cmci)) << 16
+}
 
 /// SVR: the APIC is software-enabled.
 pub(super) const SVR_ENABLE: u32 = 1 << 8;

@@ -10,6 +10,7 @@
 mod acpi_pm;
 mod apic;
 mod chipset;
+mod fw_cfg;
 mod ioapic;
 mod pic;
 mod pit;
@@ -19,8 +20,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod boot;
+mod boot_protocols;
 mod crash;
 mod density;
 mod ending;

@@ -44,6 +44,7 @@ const CONFIG: ApicConfig = ApicConfig {
     timer_hz: 1_000_000_000,
     tsc_deadline: true,
     least_period_ns: 0,
+    cmci: true,
     pv_eoi: true,
 };
 

@@ -207,3 +207,14 @@ fn mmio_of_other_widths_and_alignments_reads_zero_and_changes_nothing() {
         }
     }
 }
+
+/// SDM 12.5.1: the entry for corrected machine checks is there where IA32_MCG_CAP says so.
+#[test]
+fn without_corrected_machine_checks_there_are_six_entries() {
+    let without = ApicConfig { cmci: false, ..CONFIG };
+    let mut apic = x2apic_of(without);
+    assert_eq!(get(&mut apic, 0x803), 0x0105_0014);
+    assert!(refused(&mut apic, 0x82f, 0));
+    assert_eq!(apic.read_msr(0x82f, at(0)), Err(GeneralProtection));
+    assert_eq!(get(&mut x2apic(), 0x803), 0x0106_0014);
+}
