@@ -304,6 +304,24 @@ mod tests {
     }
 
     #[test]
+    fn guest_that_takes_input_from_a_full_buffer_tells_the_event_loop() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serial");
+        let listener = Listener::bind(&path).expect("a socket");
+        let (mut console, writer) = console(Sink::Socket(listener)).expect("an eventfd");
+        let mut client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+        console.serve(Source::Listener, EventSet::IN).expect("a socket");
+        client.write_all(&[b'x'; 2 * socket::INPUT_MOST]).expect("it fits the socket");
+        console.serve(Source::Client, EventSet::IN).expect("a socket");
+        let mut reader = writer.reader();
+        assert!(console.queue.ready.read().is_err(), "nothing has been said yet");
+        assert_eq!(reader.read(&mut [0; 64]).expect("never fails"), 64);
+        assert!(console.queue.ready.read().is_ok());
+        assert_eq!(reader.read(&mut [0; 64]).expect("never fails"), 64);
+        assert!(console.queue.ready.read().is_err(), "once is enough");
+    }
+
+    #[test]
     fn file_gets_every_byte() {
         let file = tempfile::tempfile().expect("a temporary file");
         let (mut console, mut writer) =

@@ -174,3 +174,56 @@ impl Drop for EventLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::{self, Sink, socket::Listener};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn hears(client: &mut UnixStream, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        client.read_exact(&mut heard).expect("that much was said");
+        assert_eq!(heard, expected);
+    }
+
+    #[test]
+    fn clients_come_one_after_the_other_and_say_as_much_as_they_like() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serial");
+        let listener = Listener::bind(&path).expect("a socket");
+        let (console, mut guest) = console::console(Sink::Socket(listener)).expect("an eventfd");
+        let event_loop = EventLoop::start(vec![console]).expect("a thread");
+        guest.write_all(b"early").expect("never fails");
+        for _ in 0..3 {
+            let mut client = UnixStream::connect(&path).expect("it listens");
+            guest.write_all(b" more").expect("never fails");
+            let mut first = [0];
+            client.read_exact(&mut first).expect("something was said");
+            let said = vec![b'x'; 5 * console::socket::INPUT_MOST];
+            let mut other = client.try_clone().expect("a descriptor");
+            let talker = thread::spawn(move || other.write_all(&said).map(|()| said.len()));
+            let (mut reader, mut heard) = (guest.reader(), 0);
+            while heard < 5 * console::socket::INPUT_MOST {
+                heard += reader.read(&mut [0; 100]).expect("never fails");
+            }
+            assert_eq!(talker.join().expect("a thread").expect("a socket"), heard);
+        }
+        drop(event_loop);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn output_of_the_end_reaches_the_client() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serial");
+        let listener = Listener::bind(&path).expect("a socket");
+        let (console, mut guest) = console::console(Sink::Socket(listener)).expect("an eventfd");
+        let event_loop = EventLoop::start(vec![console]).expect("a thread");
+        let mut client = UnixStream::connect(&path).expect("it listens");
+        guest.write_all(b"last words").expect("never fails");
+        drop(event_loop);
+        hears(&mut client, b"last words");
+    }
+}

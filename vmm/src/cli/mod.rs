@@ -41,7 +41,8 @@ Exit status:
   4    a guest crashed or could not be run
   6    --timeout came first
   130  interrupted (Ctrl-C)
-With --count the first that is not 0, in the order of the VMs.";
+With --count the first that is not 0, in the order of the VMs. 'siesta test' has its own statuses:
+0 all kernels passed, 1 some did not.";
 
 /// Virtual machines whose idle timers cost their host next to nothing
 #[derive(Parser)]
