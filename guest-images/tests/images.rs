@@ -7,7 +7,7 @@ use guest_images::Image;
 use guest_images::report::{MAX_VCPUS, REPORT_BASE, report_address};
 
 const BASE: u64 = 0x20_0000;
-const LARGEST: usize = 16 * 1024;
+const LARGEST: usize = 24 * 1024;
 const LONGEST_TICK: usize = 40;
 
 fn word(bytes: &[u8], at: usize, width: usize) -> u64 {
