@@ -25,6 +25,7 @@ pub mod msr;
 pub mod probe;
 pub mod signals;
 pub mod simulate;
+pub mod suite;
 pub mod tiny_guests;
 pub mod trail;
 pub mod vcpu;

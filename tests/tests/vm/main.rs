@@ -9,5 +9,7 @@ mod ending;
 mod gdb;
 mod many;
 mod qemu;
+mod serial;
 mod simulate;
 mod smp;
+mod suite;

@@ -12,16 +12,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::options::{self, TimerOptions};
+use super::options::{self, GuestOptions, TimerOptions};
 use super::{Failure, images, values};
 use crate::assemble::VmConfig;
 use crate::boot;
 use crate::clock;
 use crate::console::{Sink, socket};
-use crate::domain::TimerMode;
 use crate::fleet::{Fleet, FleetConfig, Woken};
 use crate::gdb::stream::{Address, Listener};
-use crate::kvm::LARGEST_VM;
 use crate::signals::Signals;
 use crate::vm::{Outcome, VmShared};
 
@@ -34,18 +32,8 @@ pub(super) struct RunArguments {
     /// Initial RAM disk, or module of a multiboot kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// vCPUs of each VM
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
-    cpus: u32,
-    /// Memory of each VM: 64M, 2G; a plain number is MiB
-    #[arg(long, default_value = "64M", value_parser = values::memory_size, value_name = "SIZE")]
-    memory: u64,
-    /// The kernel's command line
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    cmdline: String,
-    /// Where the timers of halted vCPUs are kept
-    #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
-    timers: TimerMode,
+    #[command(flatten)]
+    guest: GuestOptions,
     /// Serial output goes into this file instead of standard output, or to whoever connects to a unix
     /// socket; with --count into FILE.0, FILE.1, ...
     #[arg(long, value_name = "FILE|unix:SOCKET")]
@@ -103,9 +91,9 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         kernel,
         kernel_name,
         initrd,
-        cmdline: arguments.cmdline.clone(),
-        cpus: arguments.cpus,
-        memory: arguments.memory,
+        cmdline: arguments.guest.cmdline.clone(),
+        cpus: arguments.guest.cpus,
+        memory: arguments.guest.memory,
         apic_timer: arguments.timer.apic_timer,
         debug: arguments.gdb.is_some(),
     };
@@ -114,7 +102,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
     for index in 0..arguments.count {
         vms.push((config.clone(), arguments.sink(index)?));
     }
-    let mut policy = arguments.timer.policy(arguments.timers, &facts);
+    let mut policy = arguments.timer.policy(arguments.guest.timers, &facts);
     // A vCPU that is debugged is run by its own thread alone.
     policy.inline &= listener.is_none();
     let fleet = FleetConfig { policy, sharing: arguments.timer.share, vms };
