@@ -70,7 +70,23 @@ fn disassemble(test: &str, image: &Image) -> Option<String> {
 
 #[test]
 fn every_image_is_found_by_its_name() {
-    for name in ["hello", "tick", "busy", "ipi", "halt"] {
+    for name in [
+        "hello",
+        "tick",
+        "busy",
+        "ipi",
+        "halt",
+        "apic-modes",
+        "ipis",
+        "nmi",
+        "pit",
+        "pic",
+        "ioapic",
+        "rtc",
+        "smp-start",
+        "x2apic",
+        "pv-eoi",
+    ] {
         assert_eq!(guest_images::find(name).unwrap().name, name);
     }
     assert!(guest_images::find("").is_none());
