@@ -175,7 +175,8 @@ fn settle<const F: usize>(
 ) -> Climb {
     let mut climb = Climb::Up;
     // After a remote expiry a queued event of an idle group could be lost without the levels above.
-    if !queued && !(walk.remote && word.active() == 0) {
+    let above_knows = !walk.remote || word.active() != 0;
+    if !queued && above_knows {
         climb = Climb::Done;
     }
     if word.migrator().is_none() && group.above().is_none() {

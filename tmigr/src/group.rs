@@ -59,7 +59,9 @@ impl Counters {
     }
 }
 
-/// A group.
+/// A group. What an activation touches is in the first line, with what the other walks begin with:
+/// two walks that meet in a group pass each other as few lines as possible.
+#[repr(C)]
 pub(crate) struct Group<const FANOUT: usize> {
     pub word: AtomicWord,
     parent: AtomicU32,
@@ -219,4 +221,23 @@ pub(crate) type Locked<'a, const F: usize> = MutexGuard<'a, Queue<F>>;
 thread_local! {
     /// How often this thread has locked a group.
     pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn an_activation_touches_one_line_of_a_group() {
+        let ends = [
+            offset_of!(Group<8>, word) + size_of::<AtomicWord>(),
+            offset_of!(Group<8>, parent) + size_of::<AtomicU32>(),
+            offset_of!(Group<8>, ignored) + size_of::<[AtomicBool; 8]>(),
+            offset_of!(Group<8>, mask) + size_of::<AtomicU8>(),
+        ];
+        assert!(ends.iter().all(|&end| end <= 64), "{ends:?}");
+    }
 }

@@ -17,7 +17,8 @@ pub(crate) struct Event {
     pub slot: Slot,
 }
 
-/// The events of the children of one group.
+/// The events of the children of one group. What every change looks at comes first: see `Group`.
+#[repr(C)]
 pub(crate) struct Queue<const FANOUT: usize> {
     /// The queued children, one in each byte, the first lowest; 0 beyond `len`. One word, as
     /// moving a few bytes in memory costs more than all else that is done here.

@@ -117,7 +117,7 @@ impl VectorSet {
 
     /// The 32 bits that register `index` (0 to 7) of the eight shows.
     pub(super) fn register(&self, index: u32) -> u32 {
-        (self.0[index as usize / 2 & 3] >> (32 * (index & 1))) as u32
+        (self.0[(index as usize / 2) & 3] >> (32 * (index & 1))) as u32
     }
 }
 

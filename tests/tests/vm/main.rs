@@ -8,6 +8,8 @@ mod density;
 mod ending;
 mod gdb;
 mod many;
+mod oracle;
+mod oracle_tables;
 mod qemu;
 mod serial;
 mod simulate;
