@@ -199,6 +199,8 @@ mod tests {
         for _ in 0..3 {
             let mut client = UnixStream::connect(&path).expect("it listens");
             guest.write_all(b" more").expect("never fails");
+            let patience = Some(Duration::from_secs(20));
+            client.set_read_timeout(patience).expect("it is more than nothing");
             let mut first = [0];
             client.read_exact(&mut first).expect("something was said");
             let said = vec![b'x'; 5 * console::socket::INPUT_MOST];

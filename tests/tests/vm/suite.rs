@@ -318,7 +318,7 @@ fn reader_of_the_results_that_goes_ends_the_run() {
     let quick = kernels.add("quick.elf", &[&exit(0)]);
     let hangs = kernels.add("hangs.elf", &[&HANG]);
     let script = format!(
-        "{} test --timeout 100 --jobs 2 {quick} {hangs} | true; echo ${{PIPESTATUS[0]}}",
+        "{} test --timeout 1000 --jobs 2 {quick} {hangs} | true; echo ${{PIPESTATUS[0]}}",
         siesta_tests::binary().display()
     );
     let mut bash = std::process::Command::new("bash");
