@@ -13,6 +13,7 @@
 
 mod allocator;
 mod baselines;
+mod exchanges;
 mod scale;
 mod subjects;
 mod table;
@@ -43,15 +44,27 @@ fn with_criterion(subjects: &mut [Subject]) {
 fn operations(table: &mut Table, subjects: &mut [Subject]) {
     let all = subjects::in_turns(subjects, ROUNDS);
     let of = |name: &str| all.iter().find(|(of, _)| *of == name).map(|(_, samples)| samples);
-    let [Some(near), Some(root), Some(far_near), Some(far_root), Some(timer), Some(heap)] = [
+    let [
+        Some(near),
+        Some(root),
+        Some(far_near),
+        Some(far_root),
+        Some(one_level),
+        Some(six_levels),
+        Some(timer),
+        Some(heap),
+    ] = [
         subjects::NEAR_64,
         subjects::ROOT_64,
         subjects::NEAR_65536,
         subjects::ROOT_65536,
+        subjects::EXCHANGES_NEAR,
+        subjects::EXCHANGES_ROOT,
         subjects::HOST_TIMER,
         subjects::HEAP_64,
     ]
-    .map(of) else {
+    .map(of)
+    else {
         return;
     };
     let sixth = Samples::ratio(near, timer);
@@ -65,6 +78,11 @@ fn operations(table: &mut Table, subjects: &mut [Subject]) {
     table.at_most("65,536 slots, a sibling active", &Samples::ratio(far_near, near), 1.5, "x");
     table.at_most("65,536 slots, to the root", &Samples::ratio(far_root, near), 3.0, "x");
     table.shown("  of 64 slots to the root", &Samples::ratio(far_root, root), "x");
+    table.shown("  of its exchanges alone", &Samples::ratio(far_root, six_levels), "x");
+    table.shown("  these of one level's", &Samples::ratio(six_levels, one_level), "x");
+    table.shown(subjects::EXCHANGES_NEAR, one_level, "ns");
+    table.shown(subjects::EXCHANGES_ROOT, six_levels, "ns");
+    table.shown(subjects::ROOT_65536, far_root, "ns");
     for name in [subjects::REQUIRES_64, subjects::QUICK_64] {
         if let Some(samples) = of(name) {
             table.at_most(name, samples, 15.0, "ns");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tmigr::{Hierarchy, Slot};
 
 use crate::baselines::{Heap, HostTimer};
+use crate::exchanges::Exchanges;
 use crate::table::Samples;
 
 pub const NEAR_64: &str = "halt and wake, 64 slots, a sibling active";
@@ -17,6 +18,8 @@ pub const ROOT_64: &str = "halt and wake, 64 slots, to the root";
 pub const NEAR_65536: &str = "halt and wake, 65,536 slots, a sibling active";
 pub const ROOT_65536: &str = "halt and wake, 65,536 slots, to the root";
 pub const HEAP_64: &str = "halt and wake, one heap, 64 slots";
+pub const EXCHANGES_NEAR: &str = "the exchanges of one level";
+pub const EXCHANGES_ROOT: &str = "the exchanges of six levels, as for 65,536 slots";
 pub const HOST_TIMER: &str = "timer_settime";
 pub const REQUIRES_64: &str = "requires_handle_remote, 64 slots";
 pub const REQUIRES_65536: &str = "requires_handle_remote, 65,536 slots";
@@ -94,6 +97,11 @@ fn halts(name: &'static str, in_what: impl Halts + 'static, slot: u32) -> Subjec
     subject(name, move |at| in_what.halt_and_wake(slot, at))
 }
 
+fn exchanges(name: &'static str, levels: usize) -> Subject {
+    let exchanges = Exchanges::new(levels);
+    subject(name, move |_| exchanges.halt_and_wake())
+}
+
 /// What a running vCPU that looks after everybody pays for looking, up to the root.
 fn looks(slots: u32, requires: &'static str, quick: &'static str) -> [Subject; 2] {
     let tree = Arc::new(tree(slots, &[]));
@@ -121,6 +129,8 @@ pub fn all() -> io::Result<Vec<Subject>> {
         halts(ROOT_64, tree(64, &[63]), 63),
         halts(NEAR_65536, tree(65_536, &[1]), 1),
         halts(ROOT_65536, tree(65_536, &[65_535]), 65_535),
+        exchanges(EXCHANGES_NEAR, 1),
+        exchanges(EXCHANGES_ROOT, 6),
     ];
     subjects.extend(looks(64, REQUIRES_64, QUICK_64));
     subjects.extend(looks(65_536, REQUIRES_65536, QUICK_65536));

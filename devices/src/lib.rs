@@ -16,6 +16,8 @@ pub mod apic;
 pub mod bus;
 pub mod chipset;
 pub mod debug_exit;
+pub mod debug_port;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod ioapic;
 pub mod pic;

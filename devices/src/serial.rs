@@ -1,18 +1,22 @@
 //! The serial port: a 16550A at eight I/O ports.
 //!
 //! Owns the UART's registers (the state machine is `vm-superio`'s) and the writer that takes its
-//! output. Must not know where the output goes, nor the interrupt controllers: a request of the
-//! UART is an edge on its ISA line ([`Outcome::Edge`]).
+//! output, and the reader that it is given input from. Must not know where the output goes, nor the
+//! interrupt controllers: a request of the UART is an edge on its ISA line ([`Outcome::Edge`]).
+//!
+//! Input is looked for when the guest reads the port, so a guest that polls sees it; one that waits
+//! for the interrupt sees it only after it has read the port for another reason.
 //!
 //! | threat | answer |
 //! |---|---|
+//! | endless input | the receive FIFO takes 64 bytes, the rest stays with the reader |
 //! | endless output | passed to the writer byte by byte; the writer must neither block nor grow without bound |
 //! | a writer that fails | the byte is lost, the guest does not notice |
 //! | loop-back mode, filling the receive FIFO | 64 bytes at most, the rest is dropped |
 //! | accesses of several bytes | each byte goes to its own register, none beyond the eighth |
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,19 +42,52 @@ impl Trigger for Line {
     }
 }
 
+/// Modem control register, and its bit that connects the port to itself (16550A data sheet).
+const MODEM_CONTROL: u8 = 4;
+const LOOP_BACK: u8 = 1 << 4;
+
+/// What the receive FIFO holds, in bytes.
+const FIFO_BYTES: usize = 64;
+
 /// A serial port whose output goes to `W`.
 ///
 /// The writer is called from the vCPU's thread for every byte, and flushed, so it must not block.
 pub struct SerialPort<W: Write + Send> {
     uart: Serial<Line, NoEvents, W>,
     irq: u8,
+    input: Option<Box<dyn Read + Send>>,
 }
 
 impl<W: Write + Send> SerialPort<W> {
     /// A port after reset, whose interrupts come on this ISA line.
     #[must_use]
     pub fn new(out: W, irq: u8) -> Self {
-        SerialPort { uart: Serial::new(Line::default(), out), irq }
+        SerialPort { uart: Serial::new(Line::default(), out), irq, input: None }
+    }
+
+    /// The port with what this reader has as its input. The reader is called from the vCPU's thread
+    /// whenever the guest reads the port, so it must not block; no bytes or an error: nothing came.
+    #[must_use]
+    pub fn with_input(mut self, input: Box<dyn Read + Send>) -> Self {
+        self.input = Some(input);
+        self
+    }
+
+    /// Fills the receive FIFO.
+    fn receive(&mut self) {
+        let Some(input) = &mut self.input else { return };
+        // A port that is connected to itself does not hear what comes from outside.
+        if self.uart.read(MODEM_CONTROL) & LOOP_BACK != 0 {
+            return;
+        }
+        let mut bytes = [0; FIFO_BYTES];
+        let room = self.uart.fifo_capacity().min(FIFO_BYTES);
+        if room > 0
+            && let Ok(count @ 1..) = input.read(&mut bytes[..room])
+        {
+            // It fits.
+            let _ = self.uart.enqueue_raw_bytes(&bytes[..count.min(room)]);
+        }
     }
 
     fn outcome(&self) -> Outcome {
@@ -73,6 +110,7 @@ fn register(offset: u64, index: usize) -> Option<u8> {
 
 impl<W: Write + Send> Device for SerialPort<W> {
     fn read(&mut self, offset: u64, data: &mut [u8], _now: u64) -> Outcome {
+        self.receive();
         for (i, byte) in data.iter_mut().enumerate() {
             *byte = register(offset, i).map_or(0xff, |at| self.uart.read(at));
         }
@@ -97,7 +135,7 @@ mod tests {
 
     const DATA: u64 = 0;
     const LINE_STATUS: u64 = 5;
-    const MODEM_CONTROL: u64 = 4;
+    const MODEM_CONTROL: u64 = super::MODEM_CONTROL as u64;
     const SCRATCH: u64 = 7;
 
     fn read(port: &mut impl Device, offset: u64) -> u8 {
@@ -179,6 +217,29 @@ mod tests {
         let mut port = SerialPort::new(Broken, 4);
         write(&mut port, DATA, b"x");
         assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60);
+    }
+
+    #[test]
+    fn input_arrives_in_order_and_waits_outside_while_the_fifo_is_full_or_looped() {
+        let said: Vec<u8> = (0..200).collect();
+        let mut port =
+            SerialPort::new(Vec::new(), 4).with_input(Box::new(io::Cursor::new(said.clone())));
+        write(&mut port, MODEM_CONTROL, &[0x10]);
+        assert_eq!(read(&mut port, LINE_STATUS) & 1, 0, "connected to itself");
+        write(&mut port, MODEM_CONTROL, &[0]);
+        let mut heard = Vec::new();
+        while read(&mut port, LINE_STATUS) & 1 != 0 {
+            heard.push(read(&mut port, DATA));
+        }
+        assert_eq!(heard, said);
+    }
+
+    #[test]
+    fn input_asks_for_an_edge_where_the_guest_wants_one() {
+        let mut port =
+            SerialPort::new(Vec::new(), 4).with_input(Box::new(io::Cursor::new(b"x".to_vec())));
+        write(&mut port, 1, &[1]);
+        assert_eq!(port.read(LINE_STATUS, &mut [0], 0), Outcome::Edge(4));
     }
 
     #[test]

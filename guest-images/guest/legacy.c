@@ -61,7 +61,8 @@ void irq0_raise(void)
     outb(PIT_CONTROL, 0x30);
     outb(PIT_CHANNEL0, 100);
     outb(PIT_CHANNEL0, 0);
-    pause_us(1000);
+    /* Where a thread of the host raises it, that may come late. */
+    pause_us(8000);
 }
 
 static volatile u32 *ioapic_register(u32 offset)

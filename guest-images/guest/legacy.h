@@ -26,7 +26,7 @@ u8 pic_isr(u16 port);
 /* The 8259A's output enters by LINT0 as ExtINT. */
 void lint0_open(void);
 void lint0_close(void);
-/* A falling and a rising edge of IRQ 0: the PIT's mode 0, about 100 us from now. */
+/* A falling and a rising edge of IRQ 0, by the PIT's mode 0; waits for it. */
 void irq0_raise(void);
 
 #define IOAPIC_BASE 0xfec00000ul

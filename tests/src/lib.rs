@@ -7,6 +7,8 @@
 #![allow(unsafe_code)] // kill(2)
 #![allow(clippy::disallowed_methods)] // a harness has to know when a child hangs
 
+pub mod kernels;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -12,13 +12,13 @@ use crate::sync::{AtomicU32, OnceLock, Ordering};
 const FIRST_CHUNK: u32 = 8;
 /// The bits of a name that are the index in a chunk; the others number the chunk.
 const INDEX_BITS: u32 = 27;
-/// As many as there are numbers for: a chunk is found without a look at their number.
+/// As many as those bits can number, so that whatever they say is one.
 const CHUNKS: usize = 1 << (u32::BITS - INDEX_BITS);
-/// Those whose places all have numbers.
-const CHUNKS_USED: usize = (INDEX_BITS - FIRST_CHUNK.ilog2() + 1) as usize;
+/// How many groups have names: the chunks beyond would have more places than indices.
+const GROUPS: u32 = GroupId::before(INDEX_BITS - FIRST_CHUNK.ilog2() + 1);
 
-/// The name of a group: its chunk and its index there. A walk looks a group up at every level, and
-/// would spend as long on the way from a number to the place as on an exchange.
+/// The name of a group: its chunk and its index there. A walk looks for a group at every level, and
+/// to find it by its number takes longer than an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct GroupId(u32);
 
@@ -33,7 +33,7 @@ impl GroupId {
     }
 
     /// How many groups are in the chunks before one.
-    fn before(chunk: u32) -> u32 {
+    const fn before(chunk: u32) -> u32 {
         FIRST_CHUNK * ((1 << chunk) - 1)
     }
 
@@ -69,8 +69,17 @@ struct Room<const FANOUT: usize>(OnceLock<Group<FANOUT>>);
 type Chunk<const FANOUT: usize> = Box<[Room<FANOUT>]>;
 
 /// The memory is used up.
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(crate) struct OutOfMemory;
+
+/// How many chunks so many groups take.
+fn chunks_for(groups: u32) -> Result<usize, OutOfMemory> {
+    match groups.checked_sub(1) {
+        None => Ok(0),
+        Some(last) if last < GROUPS => Ok(GroupId::of_number(last).chunk() + 1),
+        Some(_) => Err(OutOfMemory),
+    }
+}
 
 /// All groups of a hierarchy.
 pub(crate) struct Arena<const FANOUT: usize> {
@@ -106,15 +115,7 @@ impl<const FANOUT: usize> Arena<FANOUT> {
     /// Makes room for `more` groups, so that as many `push` succeed.
     pub(crate) fn reserve(&self, more: u32) -> Result<(), OutOfMemory> {
         let end = self.len().checked_add(more).ok_or(OutOfMemory)?;
-        let Some(last) = end.checked_sub(1) else {
-            return Ok(());
-        };
-        if last >= GroupId::before(CHUNKS_USED as u32) {
-            return Err(OutOfMemory);
-        }
-        for (chunk, slot) in
-            self.chunks.iter().enumerate().take(GroupId::of_number(last).chunk() + 1)
-        {
+        for (chunk, slot) in self.chunks.iter().enumerate().take(chunks_for(end)?) {
             if slot.get().is_some() {
                 continue;
             }
@@ -164,12 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_chunk_ends_where_names_do() {
-        let end = GroupId::before(CHUNKS_USED as u32);
-        let last = GroupId::of_number(end - 1);
-        assert_eq!((last.chunk(), last.index()), (CHUNKS_USED - 1, (1 << INDEX_BITS) - 1));
+    fn there_are_as_many_groups_as_names() {
+        let last = GroupId::of_number(GROUPS - 1);
+        assert_eq!((last.number(), last.index()), (GROUPS - 1, (1 << INDEX_BITS) - 1));
         assert_ne!(last.bits(), GroupId::NOBODY);
-        assert!(Arena::<8>::new().reserve(end + 1).is_err());
+        assert_eq!(chunks_for(GROUPS), Ok(last.chunk() + 1));
+        assert_eq!(chunks_for(GROUPS + 1), Err(OutOfMemory));
+        assert_eq!([0, 1, 8, 9].map(chunks_for), [Ok(0), Ok(1), Ok(1), Ok(2)]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             data.own_next = NEVER;
             state.set_available(false);
             state.set_wakeup(NEVER);
-            self.deactivate_locked(place, &mut walk);
+            self.deactivate_locked(self.groups.get(place.group), place, &mut walk);
             self.available.fetch_sub(1, Ordering::Relaxed);
             self.trace(|| TraceEvent::CpuOffline(self.slot_trace(slot, place.group)));
         }

@@ -7,6 +7,10 @@
 //! that goes on keeps the lock of the group that it was at, whose first expiry is published by then,
 //! until that is queued above: as if nobody had locked the group in between.
 //!
+//! What a step of a walk hands to the next has to stay in registers: where it is written to memory in
+//! parts and read back as a whole, the processor waits longer than for all else that a level costs.
+//! So the steps are always inlined, and what the trace sees is copied, not lent.
+//!
 //! **Race 3, the last one going idle against a new first event**: the words are read under the
 //! locks. A slot going idle has exchanged the word before it locks the group, so whichever of the
 //! two locks second sees both the event and the idle word. Both may be told the expiry, which
@@ -73,7 +77,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let mut queue = group.lock_for_walk();
         let event = (!ignore).then_some(Event { expires: walk.next, slot: walk.slot });
         let word = group.word.load();
-        let climb = settle(group, &mut queue, word, place.mask, event, walk);
+        queue.put(index_of(place.mask), event);
+        let climb = settle(group, &mut queue, word, event.is_some(), walk);
         self.trace(move || updated(group, None, place, walk));
         (climb, Some(queue))
     }
@@ -100,7 +105,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let first = child.first(&mut below).filter(|event| event.expires != NEVER);
         group.set_ignored(place.mask, first.is_none());
         // `below` stays locked: what it says must not change before it is queued here.
-        let climb = settle(group, &mut queue, word, place.mask, first, walk);
+        queue.put(index_of(place.mask), first);
+        let climb = settle(group, &mut queue, word, first.is_some(), walk);
         child.publish(&below);
         drop(below);
         self.trace(move || updated(group, Some(child), place, walk));
@@ -158,20 +164,19 @@ fn updated<const F: usize>(
     }
 }
 
-/// Queues a child's event, `None` if there is none that counts, under the group's lock.
+/// What follows from a child's event that was `queued`, or else taken out, under the group's lock.
 #[inline(always)]
 fn settle<const F: usize>(
     group: &Group<F>,
     queue: &mut Queue<F>,
     word: Word,
-    mask: u8,
-    event: Option<Event>,
+    queued: bool,
     walk: &mut Walk,
 ) -> Climb {
     let mut climb = Climb::Up;
-    queue.put(index_of(mask), event);
     // After a remote expiry a queued event of an idle group could be lost without the levels above.
-    if event.is_none() && !(walk.remote && word.active() == 0) {
+    let above_knows = !walk.remote || word.active() != 0;
+    if !queued && above_knows {
         climb = Climb::Done;
     }
     if word.migrator().is_none() && group.above().is_none() {

@@ -39,8 +39,9 @@ pub(crate) fn index_of(mask: u8) -> usize {
 pub(crate) struct Counters {
     /// Walks that turned back without taking the lock.
     pub walks_unlocked: Tally,
-    /// The others.
+    /// The others, each with one lock.
     pub walks_locked: Tally,
+    /// All other locks.
     pub locks: Tally,
     pub passes: Tally,
     pub expiries: Tally,
@@ -58,20 +59,22 @@ impl Counters {
     }
 }
 
-/// A group.
+/// A group. What an activation touches is in the first line, with what the other walks begin with:
+/// two walks that meet in a group pass each other as few lines as possible.
+#[repr(C)]
 pub(crate) struct Group<const FANOUT: usize> {
-    pub level: u32,
-    pub node: Option<u32>,
     pub word: AtomicWord,
+    parent: AtomicU32,
     next_expiry: AtomicU64,
     /// Flags of their own, not bits of one: setting them takes no exchange.
     ignored: [AtomicBool; FANOUT],
     mask: AtomicU8,
-    parent: AtomicU32,
-    queue: Mutex<Queue<FANOUT>>,
-    children: [AtomicU32; FANOUT],
     occupied: AtomicU8,
+    pub level: u32,
+    queue: Mutex<Queue<FANOUT>>,
     pub counters: Counters,
+    children: [AtomicU32; FANOUT],
+    pub node: Option<u32>,
 }
 
 impl<const FANOUT: usize> Group<FANOUT> {
@@ -163,20 +166,22 @@ impl<const FANOUT: usize> Group<FANOUT> {
     }
 
     /// Locks the queue. Whoever changes it publishes what became of its first expiry.
-    #[inline]
     pub(crate) fn lock(&self) -> Locked<'_, FANOUT> {
-        #[cfg(test)]
-        LOCKS.with(|locks| locks.set(locks.get() + 1));
-        let queue = sync::lock(&self.queue);
-        Counters::count_locked(&self.counters.locks);
-        queue
+        self.lock_and_count(&self.counters.locks)
     }
 
     /// The same for a walk that has come this far.
     #[inline]
     pub(crate) fn lock_for_walk(&self) -> Locked<'_, FANOUT> {
-        let queue = self.lock();
-        Counters::count_locked(&self.counters.walks_locked);
+        self.lock_and_count(&self.counters.walks_locked)
+    }
+
+    #[inline]
+    fn lock_and_count(&self, counter: &Tally) -> Locked<'_, FANOUT> {
+        #[cfg(test)]
+        LOCKS.with(|locks| locks.set(locks.get() + 1));
+        let queue = sync::lock(&self.queue);
+        Counters::count_locked(counter);
         queue
     }
 
@@ -216,4 +221,23 @@ pub(crate) type Locked<'a, const F: usize> = MutexGuard<'a, Queue<F>>;
 thread_local! {
     /// How often this thread has locked a group.
     pub(crate) static LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn an_activation_touches_one_line_of_a_group() {
+        let ends = [
+            offset_of!(Group<8>, word) + size_of::<AtomicWord>(),
+            offset_of!(Group<8>, parent) + size_of::<AtomicU32>(),
+            offset_of!(Group<8>, ignored) + size_of::<[AtomicBool; 8]>(),
+            offset_of!(Group<8>, mask) + size_of::<AtomicU8>(),
+        ];
+        assert!(ends.iter().all(|&end| end <= 64), "{ends:?}");
+    }
 }

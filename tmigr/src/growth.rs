@@ -289,7 +289,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let Some(from) = old.above() else {
             return Notices::default();
         };
-        self.activate_upwards(from);
+        self.activate_upwards(self.groups.get(from.group), from);
         let Some((_, place)) = self.member(by) else {
             return Notices::default();
         };

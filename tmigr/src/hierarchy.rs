@@ -182,9 +182,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             let group = self.groups.get(id);
             let sum = &mut levels[group.level as usize];
             let counters = &group.counters;
-            sum.walks += counters.walks_unlocked.load(Ordering::Relaxed)
-                + counters.walks_locked.load(Ordering::Relaxed);
-            sum.locks += counters.locks.load(Ordering::Relaxed);
+            let walks_locked = counters.walks_locked.load(Ordering::Relaxed);
+            sum.walks += counters.walks_unlocked.load(Ordering::Relaxed) + walks_locked;
+            sum.locks += counters.locks.load(Ordering::Relaxed) + walks_locked;
             sum.passes += counters.passes.load(Ordering::Relaxed);
             sum.expiries += counters.expiries.load(Ordering::Relaxed);
             sum.retries += counters.retries.load(Ordering::Relaxed);

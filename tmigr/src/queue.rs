@@ -17,15 +17,16 @@ pub(crate) struct Event {
     pub slot: Slot,
 }
 
-/// The events of the children of one group.
+/// The events of the children of one group. What every change looks at comes first: see `Group`.
+#[repr(C)]
 pub(crate) struct Queue<const FANOUT: usize> {
-    expires: [u64; FANOUT],
-    slots: [Slot; FANOUT],
     /// The queued children, one in each byte, the first lowest; 0 beyond `len`. One word, as
     /// moving a few bytes in memory costs more than all else that is done here.
     order: u64,
     len: u8,
     next_expiry: u64,
+    expires: [u64; FANOUT],
+    slots: [Slot; FANOUT],
 }
 
 impl<const FANOUT: usize> Queue<FANOUT> {

@@ -23,6 +23,7 @@ use crate::group::{Counters, Group, Place};
 use crate::notify::Notice;
 use crate::sync;
 use crate::trace::TraceEvent;
+use crate::walk::arm;
 use crate::{Hierarchy, NEVER, Slot, never_if_none, some_unless_never};
 
 /// What the caller of a remote pass does for it.
@@ -181,11 +182,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             }
             if state.available() && state.idle() {
                 walk.next = data.own_next.max(pass.now + 1);
+                let group = self.groups.get(place.group);
                 if walk.next != NEVER {
                     // Its owner may have run it since, which has its event ignored, and armed a
                     // timer that was left to this pass.
-                    self.arm(&mut data, place, walk.next);
-                } else if !self.groups.get(place.group).ignores(place.mask) {
+                    arm(&mut data, group, place, walk.next);
+                } else if !group.ignores(place.mask) {
                     data.event_expires = NEVER;
                 }
                 self.update_upwards(place, &mut walk);

@@ -75,10 +75,11 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             let mut data = sync::lock(&state.data);
             needs(slot, state, Activity::Active)?;
             data.own_next = walk.next;
+            let group = self.groups.get(place.group);
             if walk.next != NEVER {
-                self.arm(&mut data, place, walk.next);
+                arm(&mut data, group, place, walk.next);
             }
-            self.deactivate_locked(place, &mut walk);
+            self.deactivate_locked(group, place, &mut walk);
             state.set_wakeup(walk.first);
             state.set_idle(true);
             self.trace(|| TraceEvent::CpuIdle {
@@ -114,7 +115,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             } else {
                 // While `remote`, the pass queues `own_next` at its end.
                 if !data.remote {
-                    self.arm(&mut data, place, walk.next);
+                    arm(&mut data, group, place, walk.next);
                     self.update_upwards(place, &mut walk);
                 }
                 state.set_wakeup(walk.first);
@@ -155,30 +156,22 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         Ok(some_unless_never(first))
     }
 
-    /// The slot's event counts from now on, and is about to be queued for `next`.
-    pub(crate) fn arm(&self, data: &mut Data, place: Place, next: u64) {
-        self.groups.get(place.group).set_ignored(place.mask, false);
-        data.event_expires = next;
-    }
-
     /// The activation walk of a slot whose lock is held.
     pub(crate) fn activate_locked(&self, state: &SlotState, place: Place) {
         state.set_idle(false);
         state.set_wakeup(NEVER);
-        self.groups.get(place.group).set_ignored(place.mask, true);
-        self.activate_upwards(place);
+        let group = self.groups.get(place.group);
+        group.set_ignored(place.mask, true);
+        self.activate_upwards(group, place);
     }
 
-    /// Marks a branch active from `from` upwards.
+    /// Marks a branch active from its place in a group upwards.
     #[inline]
-    pub(crate) fn activate_upwards(&self, from: Place) {
-        let mut place = from;
-        let mut group = self.groups.get(place.group);
+    pub(crate) fn activate_upwards<'a>(&'a self, mut group: &'a Group<FANOUT>, mut place: Place) {
         loop {
             let (word, took) = group.word.activate(place.mask, &group.counters.retries);
-            let here = group;
             self.trace(move || {
-                TraceEvent::GroupSetCpuActive(trace::group_state(here, place, word))
+                TraceEvent::GroupSetCpuActive(trace::group_state(group, place, word))
             });
             let Some(above) = group.above() else {
                 return;
@@ -194,8 +187,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// The deactivation walk of a slot whose lock is held.
-    pub(crate) fn deactivate_locked(&self, place: Place, walk: &mut Walk) {
-        let mut group = self.groups.get(place.group);
+    pub(crate) fn deactivate_locked<'a>(
+        &'a self,
+        mut group: &'a Group<FANOUT>,
+        place: Place,
+        walk: &mut Walk,
+    ) {
         let mut departure = self.leave(group, place, || true);
         let (mut climb, mut queue) = self.update_from_slot(group, place, walk);
         while departure == Departure::Vacant {
@@ -234,6 +231,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let notices = self.notices(place, walk.slot, walk.touched);
         Wakeup { first: some_unless_never(walk.first), notices }
     }
+}
+
+/// The slot's event counts from now on, and is about to be queued in its group for `next`.
+pub(crate) fn arm<const F: usize>(data: &mut Data, group: &Group<F>, place: Place, next: u64) {
+    group.set_ignored(place.mask, false);
+    data.event_expires = next;
 }
 
 /// Refuses a call that is not for a slot in its state.

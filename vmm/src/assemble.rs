@@ -9,6 +9,8 @@ use devices::apic::{ApicConfig, LocalApic, Routing};
 use devices::bus::{Bus, BusBuilder, BusError};
 use devices::chipset::{Board, ChipsetConfig, SERIAL_IRQ};
 use devices::debug_exit::{self, DebugExit};
+use devices::debug_port::{self, DebugPort};
+use devices::fw_cfg::{self, Contents, FwCfg};
 use devices::i8042::{self, I8042};
 use devices::rtc::RtcConfig;
 use devices::serial::{self, SerialPort};
@@ -24,6 +26,7 @@ use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Debugger;
+use crate::in_kernel_lines;
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::msr;
@@ -167,7 +170,7 @@ pub fn build(
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
-    let bus = bus(place.console, &board)?;
+    let bus = bus(place.console, config, &board)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
@@ -239,6 +242,7 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
         msr::enable_user_space_msrs(&fd)?;
     } else {
         fd.create_irq_chip().map_err(kvm("cannot create the in-kernel interrupt controllers"))?;
+        in_kernel_lines::route(&fd).map_err(kvm("cannot route the interrupt lines"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(kvm("cannot create the in-kernel PIT"))?;
     }
@@ -246,9 +250,19 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
-fn bus(console: ConsoleWriter, board: &Arc<Board>) -> Result<Bus, BusError> {
+fn bus(console: ConsoleWriter, config: &VmConfig, board: &Arc<Board>) -> Result<Bus, BusError> {
+    let facts = Contents {
+        ram: config.memory,
+        cpus: config.cpus,
+        cmdline: config.cmdline.clone(),
+        initrd: config.initrd.clone(),
+    };
+    let input = Box::new(console.reader());
+    let serial = SerialPort::new(console.clone(), SERIAL_IRQ).with_input(input);
     let bus = BusBuilder::new()
-        .pio(serial::COM1, Box::new(SerialPort::new(console, SERIAL_IRQ)))?
+        .pio(serial::COM1, Box::new(serial))?
+        .pio(debug_port::PORTS, Box::new(DebugPort::new(console)))?
+        .pio(fw_cfg::PORTS, Box::new(FwCfg::new(facts)))?
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;

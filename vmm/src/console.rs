@@ -1,18 +1,27 @@
-//! Serial output on its way from the exit handler to a file or the terminal.
+//! Serial output on its way from the exit handler to a file, a socket, the terminal or memory, and a
+//! socket's input on its way back.
 //!
 //! A vCPU thread must never block in a write, so the bytes go into a bounded queue, and the
-//! event-loop thread carries them on. Owns the queue. Must not know the UART.
+//! event-loop thread carries them on. Owns the queues. Must not know the UART.
 //!
 //! | variable | lock | writer | reader |
 //! |---|---|---|---|
 //! | `bytes` | its own mutex, held for a copy of a few bytes | vCPU threads | event loop |
 //! | `dropped` | none (relaxed counter) | vCPU threads | event loop |
 
-use std::io::{self, Write};
+pub mod capture;
+pub mod socket;
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use capture::Capture;
+use socket::{Input, Listener, Socket};
 
 /// What a guest may be ahead of the reader of its console, in bytes; more is dropped and counted.
 const CAPACITY: usize = 1 << 20;
@@ -21,6 +30,7 @@ struct Queue {
     bytes: Mutex<Vec<u8>>,
     dropped: AtomicU64,
     ready: EventFd,
+    input: Arc<Input>,
 }
 
 /// The guest's end: never blocks, never fails.
@@ -50,13 +60,63 @@ impl Write for ConsoleWriter {
     }
 }
 
+impl ConsoleWriter {
+    /// What is said to the guest.
+    #[must_use]
+    pub fn reader(&self) -> ConsoleReader {
+        ConsoleReader(Arc::clone(&self.0))
+    }
+}
+
+/// The guest's end of what is said to it: never blocks, never fails; no bytes: nothing was said.
+pub struct ConsoleReader(Arc<Queue>);
+
+impl Read for ConsoleReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let (count, was_full) = self.0.input.take(into);
+        if was_full {
+            // The event loop has stopped listening to the client.
+            let _ = self.0.ready.write(1);
+        }
+        Ok(count)
+    }
+}
+
 /// Where a console's bytes go.
 pub enum Sink {
     /// Standard output, each line behind this prefix (empty: none).
     Stdout(String),
     /// A file.
     File(std::fs::File),
+    /// Whoever connects, whose words go to the guest.
+    Socket(Listener),
+    /// Memory, within bounds.
+    Memory(Arc<Capture>),
     /// Nowhere.
+    Null,
+}
+
+/// A descriptor of a console that has to be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The guest wrote something, or took input.
+    Guest,
+    /// Somebody wants to connect.
+    Listener,
+    /// Whoever is connected.
+    Client,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Source; 3] = [Source::Guest, Source::Listener, Source::Client];
+}
+
+enum Carry {
+    Stdout(String),
+    File(std::fs::File),
+    Socket(Box<Socket>),
+    Memory(Arc<Capture>),
     Null,
 }
 
@@ -66,7 +126,7 @@ const LONGEST_LINE: usize = 4096;
 /// The host's end of a console.
 pub struct Console {
     queue: Arc<Queue>,
-    sink: Sink,
+    sink: Carry,
     /// A line that has no end yet, where lines of several guests must not mix.
     open_line: Vec<u8>,
 }
@@ -76,20 +136,57 @@ pub struct Console {
 /// # Errors
 /// What `eventfd(2)` says: too many open files.
 pub fn console(sink: Sink) -> io::Result<(Console, ConsoleWriter)> {
+    let input = Arc::new(Input::default());
     let queue = Arc::new(Queue {
         bytes: Mutex::new(Vec::new()),
         dropped: AtomicU64::new(0),
         ready: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+        input: Arc::clone(&input),
     });
+    let sink = match sink {
+        Sink::Stdout(prefix) => Carry::Stdout(prefix),
+        Sink::File(file) => Carry::File(file),
+        Sink::Socket(listener) => Carry::Socket(Box::new(Socket::new(listener, input))),
+        Sink::Memory(capture) => Carry::Memory(capture),
+        Sink::Null => Carry::Null,
+    };
     let writer = ConsoleWriter(Arc::clone(&queue));
     Ok((Console { queue, sink, open_line: Vec::new() }, writer))
 }
 
 impl Console {
-    /// Becomes readable when there is something to carry on.
+    /// What a source is to be watched for at present, if there is one. Changes with
+    /// [`Console::serve`].
     #[must_use]
-    pub fn ready(&self) -> &EventFd {
-        &self.queue.ready
+    pub fn interest(&self, source: Source) -> Option<(RawFd, EventSet)> {
+        match (source, &self.sink) {
+            (Source::Guest, _) => Some((self.queue.ready.as_raw_fd(), EventSet::IN)),
+            (Source::Listener, Carry::Socket(socket)) => socket.listener_interest(),
+            (Source::Client, Carry::Socket(socket)) => socket.client_interest(),
+            _ => None,
+        }
+    }
+
+    /// Does what `events` of a source call for.
+    ///
+    /// # Errors
+    /// The sink's; the bytes are lost then.
+    pub fn serve(&mut self, source: Source, events: EventSet) -> io::Result<()> {
+        match (source, &mut self.sink) {
+            (Source::Guest, _) => self.drain()?,
+            (Source::Listener, Carry::Socket(socket)) => socket.accept(),
+            (Source::Client, Carry::Socket(socket)) => socket.serve(events),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Closes a client that has gone. It must not be watched any more, as a descriptor's number may
+    /// come back at once.
+    pub fn close_gone(&mut self) {
+        if let Carry::Socket(socket) = &mut self.sink {
+            socket.close_gone();
+        }
     }
 
     /// Carries on what is there.
@@ -101,9 +198,17 @@ impl Console {
         let bytes =
             std::mem::take(&mut *self.queue.bytes.lock().unwrap_or_else(PoisonError::into_inner));
         match &mut self.sink {
-            Sink::Null => Ok(()),
-            Sink::File(file) => file.write_all(&bytes),
-            Sink::Stdout(prefix) => {
+            Carry::Null => Ok(()),
+            Carry::File(file) => file.write_all(&bytes),
+            Carry::Socket(socket) => {
+                socket.put(&bytes);
+                Ok(())
+            }
+            Carry::Memory(capture) => {
+                capture.put(&bytes);
+                Ok(())
+            }
+            Carry::Stdout(prefix) => {
                 let text = prefixed(prefix, &bytes, &mut self.open_line);
                 to_stdout(&text)
             }
@@ -116,20 +221,28 @@ impl Console {
     /// As [`Console::drain`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.drain()?;
-        match &self.sink {
-            Sink::Stdout(prefix) if !self.open_line.is_empty() => {
+        let dropped = self.dropped();
+        match &mut self.sink {
+            Carry::Stdout(prefix) if !self.open_line.is_empty() => {
                 let text = [prefix.as_bytes(), &self.open_line, b"\n"].concat();
                 self.open_line.clear();
-                to_stdout(&text)
+                to_stdout(&text)?;
             }
-            _ => Ok(()),
+            Carry::Socket(socket) => socket.finish(),
+            Carry::Memory(capture) => capture.note_lost(dropped),
+            _ => {}
         }
+        Ok(())
     }
 
-    /// Bytes that did not fit the queue.
+    /// Bytes that did not fit the queue, or that no client was there for.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.queue.dropped.load(Ordering::Relaxed)
+        let unsent = match &self.sink {
+            Carry::Socket(socket) => socket.dropped(),
+            _ => 0,
+        };
+        self.queue.dropped.load(Ordering::Relaxed) + unsent
     }
 }
 
@@ -188,6 +301,24 @@ mod tests {
             assert_eq!(writer.write(&[b'x'; 1024]).expect("never fails"), 1024);
         }
         assert_eq!(console.dropped(), 10 * 1024);
+    }
+
+    #[test]
+    fn guest_that_takes_input_from_a_full_buffer_tells_the_event_loop() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serial");
+        let listener = Listener::bind(&path).expect("a socket");
+        let (mut console, writer) = console(Sink::Socket(listener)).expect("an eventfd");
+        let mut client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+        console.serve(Source::Listener, EventSet::IN).expect("a socket");
+        client.write_all(&[b'x'; 2 * socket::INPUT_MOST]).expect("it fits the socket");
+        console.serve(Source::Client, EventSet::IN).expect("a socket");
+        let mut reader = writer.reader();
+        assert!(console.queue.ready.read().is_err(), "nothing has been said yet");
+        assert_eq!(reader.read(&mut [0; 64]).expect("never fails"), 64);
+        assert!(console.queue.ready.read().is_ok());
+        assert_eq!(reader.read(&mut [0; 64]).expect("never fails"), 64);
+        assert!(console.queue.ready.read().is_err(), "once is enough");
     }
 
     #[test]

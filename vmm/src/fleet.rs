@@ -20,7 +20,6 @@ use crate::event_loop::{EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
 use crate::probe::Facts;
-use crate::signals::Signals;
 use crate::vcpu::{self, Vcpu};
 use crate::vm::{Outcome, VmShared};
 
@@ -154,11 +153,12 @@ impl Fleet {
             .map_err(FleetError::Descriptors)
     }
 
-    /// Lets [`Fleet::wait`] return on a signal, too.
+    /// Lets [`Fleet::wait`] return on a signal, too: of the process, or of whatever else makes a
+    /// descriptor readable.
     ///
     /// # Errors
     /// epoll cannot watch it.
-    pub fn watch_signals(&self, signals: &Signals) -> Result<(), FleetError> {
+    pub fn watch_signals(&self, signals: &impl AsRawFd) -> Result<(), FleetError> {
         self.watch(signals.as_raw_fd(), 1)
     }
 

@@ -10,6 +10,7 @@
 mod acpi_pm;
 mod apic;
 mod chipset;
+mod fw_cfg;
 mod ioapic;
 mod pic;
 mod pit;

@@ -160,3 +160,15 @@ fn command_line_that_is_too_long() {
     let long = "x".repeat(5000);
     refused(&["run", "--image", "hello", "--cmdline", &long], &["command line"]);
 }
+
+#[test]
+fn initrd_that_is_missing_or_too_large() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("initrd");
+    let path = path.to_str().expect("a plain name");
+    let arguments = ["run", "--image", "hello", "--initrd", path];
+    refused(&arguments, &["initrd", path, "no such file"]);
+    fs::write(path, vec![1; 64 << 20]).expect("a file");
+    refused(&arguments, &["initrd has 67108864 bytes", "--memory"]);
+}

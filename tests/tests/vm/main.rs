@@ -2,11 +2,16 @@
 
 mod bad_input;
 mod boot;
+mod boot_protocols;
 mod crash;
 mod density;
 mod ending;
 mod gdb;
 mod many;
+mod oracle;
+mod oracle_tables;
 mod qemu;
+mod serial;
 mod simulate;
 mod smp;
+mod suite;

@@ -1,6 +1,7 @@
 //! Each operation by itself.
 
 use super::*;
+use crate::group::LOCKS;
 use crate::{CreateError, MAX_SLOTS, PrepareError, SlotError};
 
 #[test]
@@ -113,6 +114,19 @@ fn a_pass_releases_what_it_expires_once_and_counts() {
     assert_eq!((counters[0].expiries, counters[1].expiries), (1, 1));
     assert_eq!((counters[0].passes, counters[1].passes), (1, 1));
     assert!(counters[0].walks >= 4 && counters[1].walks >= 2, "{counters:?}");
+}
+
+#[test]
+fn every_lock_of_a_group_is_counted() {
+    let before = LOCKS.get();
+    let tree = tree::<8>(9, 9);
+    assert_eq!(first(&tree, 8, Some(10)), None);
+    let _ = tree.handle_remote(Slot(0), 10, &mut Script::of([owned(Some(40))]));
+    assert_eq!(first(&tree, 0, None), None);
+    let counters = tree.level_counters();
+    let counted: u64 = counters.iter().map(|level| level.locks).sum();
+    assert_eq!(counted, u64::from(LOCKS.get() - before));
+    assert!(counters[0].walks > 0 && counters[1].locks > counters[1].walks, "{counters:?}");
 }
 
 #[test]

@@ -201,7 +201,8 @@ pub fn load(memory: &GuestMemory, file: &[u8]) -> Result<Loaded, BzImageError> {
     }
     let size = kernel_size(file, &setup)?;
     let start = setup.field(CODE32_START, 4);
-    let mut used = vec![start..start + size];
+    let kernel = start..start + size;
+    let mut used = vec![kernel];
     used.extend(setup.unpacked(start)?);
     for range in &used {
         place::check(memory, range)?;

@@ -115,7 +115,8 @@ fn old_protocol_lacks_what_came_later() {
     let image = Image::new().with(VERSION, &[2]).with(MAGIC - 1, &[0x2a]);
     let loaded = image.loaded();
     assert_eq!(loaded.start, Start::Linux32(MIB));
-    assert_eq!(loaded.used, [MIB..MIB + 0x400]);
+    let kernel = MIB..MIB + 0x400;
+    assert_eq!(loaded.used, [kernel]);
     assert_eq!(loaded.initrd_most, 0x37ff_ffff);
     let setup = loaded.setup.unwrap();
     assert_eq!(setup.bytes().len(), 0x22c - 0x1f1);

@@ -107,7 +107,7 @@ mod tests {
             (vec![], USUAL_MOST, 15 * MIB + 1),
             (vec![], 0, 1),
             (vec![], USUAL_MOST, 64 * MIB),
-            (vec![MIB + 1..16 * MIB], USUAL_MOST, 4096),
+            (vec![MIB..2 * MIB, MIB + 1..16 * MIB], USUAL_MOST, 4096),
         ] {
             let text = place(&used, most, size as usize).unwrap_err().to_string();
             assert!(text.contains(&format!("{size} bytes")) && text.contains("--memory"), "{text}");

@@ -183,6 +183,18 @@ pub(in crate::boot) mod tests {
     }
 
     #[test]
+    fn tables_that_guests_read_later_are_reserved() {
+        let map = memory_map(&memory::create(HIGH_MEMORY).unwrap());
+        for name in ["the MP floating pointer", "the ACPI tables", "the MP table", "the ACPI DSDT"]
+        {
+            let place = place(name);
+            let covers = |e: &&MapEntry| e.range.start <= place.start && place.end <= e.range.end;
+            let entry = map.iter().find(covers).expect("one entry covers it");
+            assert_eq!(entry.kind, Use::Reserved, "{name}");
+        }
+    }
+
+    #[test]
     fn memory_map_has_no_empty_entry() {
         let map = memory_map(&memory::create(HIGH_MEMORY).unwrap());
         assert!(map.iter().all(|e| !e.range.is_empty()));

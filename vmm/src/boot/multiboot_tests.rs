@@ -78,7 +78,8 @@ fn whole_file_is_loaded_where_no_end_is_given() {
     let file = kernel(&plain());
     let loaded = load_at(&memory, &file).unwrap();
     let end = u64::from(LOAD) + file.len() as u64;
-    let expected = Loaded::new(Start::Multiboot(u64::from(LOAD) + 32), vec![LOAD.into()..end]);
+    let range = LOAD.into()..end;
+    let expected = Loaded::new(Start::Multiboot(u64::from(LOAD) + 32), vec![range]);
     assert_eq!(loaded, expected);
     let mut found = [0; 12];
     memory.read_slice(&mut found, GuestAddress(u64::from(LOAD) + 32)).unwrap();
@@ -95,7 +96,8 @@ fn addresses_choose_the_part_of_the_file_and_the_memory_behind_it() {
     ]
     .concat();
     let loaded = load_at(&memory, &file).unwrap();
-    assert_eq!(loaded.used, [u64::from(LOAD)..u64::from(LOAD) + 0x3000]);
+    let range = u64::from(LOAD)..u64::from(LOAD) + 0x3000;
+    assert_eq!(loaded.used, [range]);
     assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(LOAD.into())).unwrap(), *b"data");
     let tail: [u8; 5] = memory.read_obj(GuestAddress(u64::from(LOAD) + 36)).unwrap();
     assert_eq!(&tail, b"kern\0", "only up to load_end");

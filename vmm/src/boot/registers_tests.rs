@@ -24,7 +24,8 @@ fn descriptor(s: &kvm_segment) -> u64 {
 #[test]
 fn hidden_parts_of_the_segments_agree_with_the_gdt() {
     let memory = memory::create(2 << 20).unwrap();
-    let enters: [(bool, fn(&mut kvm_sregs)); 4] = [
+    type Enter = fn(&mut kvm_sregs);
+    let enters: [(bool, Enter); 4] = [
         (true, |sregs| protected_mode(sregs, CODE32)),
         (false, |sregs| protected_mode(sregs, CODE32)),
         (false, |sregs| protected_mode(sregs, BOOT_CODE)),

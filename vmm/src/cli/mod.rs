@@ -10,6 +10,7 @@ mod images;
 mod options;
 mod run;
 mod simulate;
+mod test;
 mod values;
 mod wrong;
 
@@ -23,6 +24,8 @@ use crate::kvm;
 
 /// Everything went as it should.
 pub const OK: u8 = 0;
+/// A kernel did not pass its test.
+pub const TESTS_FAILED: u8 = 1;
 /// The arguments, or what they name, cannot be used.
 pub const BAD_INPUT: u8 = 2;
 /// A guest crashed or could not be run.
@@ -38,7 +41,8 @@ Exit status:
   4    a guest crashed or could not be run
   6    --timeout came first
   130  interrupted (Ctrl-C)
-With --count the first that is not 0, in the order of the VMs.";
+With --count the first that is not 0, in the order of the VMs. 'siesta test' has its own statuses:
+0 all kernels passed, 1 some did not.";
 
 /// Virtual machines whose idle timers cost their host next to nothing
 #[derive(Parser)]
@@ -58,6 +62,8 @@ struct Arguments {
 enum Command {
     /// Start one or more VMs
     Run(run::RunArguments),
+    /// Boot kernels one by one or side by side and judge them by their exit status and serial output
+    Test(test::TestArguments),
     /// List the kernels that are embedded in this program
     Images,
     /// Measure what idle guests cost this host
@@ -99,6 +105,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let device = &arguments.kvm_device;
     let outcome = match arguments.command {
         Command::Run(run) => run::run(device, &run),
+        Command::Test(test) => test::test(device, &test),
         Command::Images => images::list(),
         Command::Bench { what: BenchCommand::Density(density) } => bench::density(device, &density),
         Command::Bench { what: BenchCommand::Costs(costs) } => costs::costs(device, &costs),

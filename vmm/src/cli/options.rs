@@ -11,8 +11,25 @@ use super::{Failure, values};
 use crate::assemble::ApicTimer;
 use crate::domain::{Policy, TimerMode};
 use crate::fleet::Sharing;
-use crate::kvm::{self, Host};
+use crate::kvm::{self, Host, LARGEST_VM};
 use crate::probe::{self, Facts};
+
+/// What a VM is, beside its kernel.
+#[derive(Args, Clone, Debug)]
+pub(super) struct GuestOptions {
+    /// vCPUs of each VM
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
+    pub cpus: u32,
+    /// Memory of each VM: 64M, 2G; a plain number is MiB
+    #[arg(long, default_value = "64M", value_parser = values::memory_size, value_name = "SIZE")]
+    pub memory: u64,
+    /// The kernel's command line
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub cmdline: String,
+    /// Where the timers of halted vCPUs are kept
+    #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
+    pub timers: TimerMode,
+}
 
 /// How vCPUs and their timers are treated.
 #[derive(Args, Clone, Debug)]
@@ -24,7 +41,7 @@ pub(super) struct TimerOptions {
     #[arg(long, value_parser = values::duration, default_value = "0", value_name = "DURATION")]
     pub timer_slack: Duration,
     /// Share of a running vCPU's time that may go to others, in percent; 100: no limit
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100), default_value_t = 25, value_name = "PERCENT")]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100), default_value_t = BORROW_SHARE, value_name = "PERCENT")]
     pub borrow_share: u8,
     /// Longest time for which a halted vCPU is run on another's thread [default: 100us, more where exits are slow]
     #[arg(long, value_parser = values::duration, value_name = "DURATION")]
@@ -34,12 +51,26 @@ pub(super) struct TimerOptions {
     pub apic_timer: ApicTimer,
 }
 
+/// Share of a running vCPU's time that may go to others, in percent.
+const BORROW_SHARE: u8 = 25;
+
 /// Borrowed runs last at most this long on a host whose exits take a microsecond, and in proportion
 /// where they take longer: the limit is meant in exits, about a hundred.
 const BORROW_LIMIT_NS: u64 = 100_000;
 const EXIT_NS: u64 = 1_000;
 
 impl TimerOptions {
+    /// The defaults, for VMs that have nothing to do with each other.
+    pub(super) fn apart(apic_timer: ApicTimer) -> Self {
+        TimerOptions {
+            share: Sharing::Vm,
+            timer_slack: Duration::ZERO,
+            borrow_share: BORROW_SHARE,
+            borrow_limit: None,
+            apic_timer,
+        }
+    }
+
     pub(super) fn policy(&self, mode: TimerMode, facts: &Facts) -> Policy {
         let scaled = BORROW_LIMIT_NS.max(BORROW_LIMIT_NS * facts.exit_cost_ns / EXIT_NS);
         let limit = self.borrow_limit.map_or(scaled, nanos);
@@ -92,11 +123,8 @@ mod tests {
     #[test]
     fn borrow_limit_grows_with_the_exit_cost_and_never_shrinks() {
         let options = TimerOptions {
-            share: Sharing::Host,
             timer_slack: Duration::from_millis(1),
-            borrow_share: 25,
-            borrow_limit: None,
-            apic_timer: ApicTimer::Auto,
+            ..TimerOptions::apart(ApicTimer::Auto)
         };
         assert_eq!(options.policy(TimerMode::Migrate, &FACTS).borrow_limit_ns, 100_000);
         let slow = Facts { exit_cost_ns: 7_500, ..FACTS };

@@ -2,24 +2,24 @@
 //!
 //! Owns the order of things and what is said about each VM's end. Must not know how VMs run.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::options::{self, TimerOptions};
+use super::options::{self, GuestOptions, TimerOptions};
 use super::{Failure, images, values};
 use crate::assemble::VmConfig;
 use crate::boot;
 use crate::clock;
-use crate::console::Sink;
-use crate::domain::TimerMode;
+use crate::console::{Sink, socket};
 use crate::fleet::{Fleet, FleetConfig, Woken};
 use crate::gdb::stream::{Address, Listener};
-use crate::kvm::LARGEST_VM;
 use crate::signals::Signals;
 use crate::vm::{Outcome, VmShared};
 
@@ -32,20 +32,11 @@ pub(super) struct RunArguments {
     /// Initial RAM disk, or module of a multiboot kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// vCPUs of each VM
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
-    cpus: u32,
-    /// Memory of each VM: 64M, 2G; a plain number is MiB
-    #[arg(long, default_value = "64M", value_parser = values::memory_size, value_name = "SIZE")]
-    memory: u64,
-    /// The kernel's command line
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    cmdline: String,
-    /// Where the timers of halted vCPUs are kept
-    #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
-    timers: TimerMode,
-    /// Serial output goes into this file instead of standard output; with --count into FILE.0, FILE.1, ...
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Serial output goes into this file instead of standard output, or to whoever connects to a unix
+    /// socket; with --count into FILE.0, FILE.1, ...
+    #[arg(long, value_name = "FILE|unix:SOCKET")]
     serial: Option<PathBuf>,
     /// End the VMs after this time, with status 6
     #[arg(long, value_parser = values::time_limit, value_name = "SECS")]
@@ -100,9 +91,9 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         kernel,
         kernel_name,
         initrd,
-        cmdline: arguments.cmdline.clone(),
-        cpus: arguments.cpus,
-        memory: arguments.memory,
+        cmdline: arguments.guest.cmdline.clone(),
+        cpus: arguments.guest.cpus,
+        memory: arguments.guest.memory,
         apic_timer: arguments.timer.apic_timer,
         debug: arguments.gdb.is_some(),
     };
@@ -111,7 +102,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
     for index in 0..arguments.count {
         vms.push((config.clone(), arguments.sink(index)?));
     }
-    let mut policy = arguments.timer.policy(arguments.timers, &facts);
+    let mut policy = arguments.timer.policy(arguments.guest.timers, &facts);
     // A vCPU that is debugged is run by its own thread alone.
     policy.inline &= listener.is_none();
     let fleet = FleetConfig { policy, sharing: arguments.timer.share, vms };
@@ -162,10 +153,14 @@ impl RunArguments {
         if self.count > 1 {
             name.push(format!(".{index}"));
         }
-        let file = File::create(&name).map_err(|error| {
-            let name = Path::new(&name).display();
-            Failure::input(format!("--serial {name}: cannot be written: {error}"))
-        })?;
+        let refused =
+            |what| Failure::input(format!("--serial {}: {what}", Path::new(&name).display()));
+        if let Some(socket) = name.as_bytes().strip_prefix(b"unix:") {
+            let path = Path::new(OsStr::from_bytes(socket));
+            return socket::Listener::bind(path).map(Sink::Socket).map_err(refused);
+        }
+        let file =
+            File::create(&name).map_err(|error| refused(format!("cannot be written: {error}")))?;
         Ok(Sink::File(file))
     }
 }
