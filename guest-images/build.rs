@@ -30,7 +30,8 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 
-const HEADERS: &[&str] = &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "probe.h", "link.ld"];
+const HEADERS: &[&str] =
+    &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "probe.h", "link.ld"];
 
 const COMPILE: &[&str] = &[
     "-std=gnu11",

@@ -200,7 +200,7 @@ static void nesting(u32 vector)
     for (u32 step = first; step < first + 2; step++)
         self_ipi(next[step]);
     sti();
-    pause_us(100);
+    pause_us(1000);
     cli();
     log_mark(1);
     apic_eoi();
@@ -333,15 +333,15 @@ static void timer_fires(void)
     check_log("oneshot-fires-once", 0, "40");
     apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);
     apic_write(APIC_TMICT, MILLISECOND);
-    pause_us(3000);
+    pause_us(8000);
     check_is("masked-timer-counts", apic_read(APIC_TMCCT), 0);
     apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
     take(1);
     check_log("masked-expiry-is-lost", 0, "40");
-    apic_write(APIC_TMICT, MILLISECOND);
+    apic_write(APIC_TMICT, 30 * MILLISECOND);
     apic_write(APIC_TMICT, 0);
     sti();
-    pause_us(3000);
+    pause_us(35000);
     cli();
     check_log("stopped-timer-does-not-fire", 0, "40");
     apic_write(APIC_LVT_TIMER, LVT_PERIODIC | VECTOR_TIMER);
@@ -398,16 +398,16 @@ static void deadlines(void)
     wrmsr(MSR_TSC_DEADLINE, 1);
     take(2);
     check_log("deadline-in-the-past-fires-at-once", 0, "40 40");
-    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 2 * millisecond);
+    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 30 * millisecond);
     wrmsr(MSR_TSC_DEADLINE, 0);
     sti();
-    pause_us(4000);
+    pause_us(35000);
     cli();
     check_log("deadline-zero-disarms", 0, "40 40");
-    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 2 * millisecond);
+    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 30 * millisecond);
     apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
     sti();
-    pause_us(4000);
+    pause_us(35000);
     cli();
     check_log("deadline-mode-left-disarms", 0, "40 40");
     check_is("deadline-mode-left-reads-zero", rdmsr(MSR_TSC_DEADLINE), 0);

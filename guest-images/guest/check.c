@@ -102,7 +102,7 @@ void check_cpus(const char *name, u32 cpus, u32 mask, const char *want)
     sti();
     for (u32 cpu = 0; cpu < cpus; cpu++)
         wait_log(cpu, (mask >> cpu) & 1 ? entries : 0);
-    pause_us(500);
+    pause_us(1000);
     cli();
     for (u32 cpu = 0; cpu < cpus; cpu++)
         wrong |= (u32)!log_is(cpu, (mask >> cpu) & 1 ? want : "") << cpu;

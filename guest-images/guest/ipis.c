@@ -81,15 +81,18 @@ static void shorthands(void)
 static void lowest_priority(u32 destination)
 {
     u32 total = 0;
+    log_total = 0;
     for (u32 i = 0; i < ROUNDS; i++) {
         apic_send(destination, ICR_LOWEST | ICR_LOGICAL | 0x58);
         /* One at a time: two of a vector may merge. */
         sti();
-        pause_us(500);
+        u64 start = rdtsc();
+        while (log_total <= i && !is_over(start, 100000))
+            barrier();
         cli();
     }
     sti();
-    pause_us(5000);
+    pause_us(2000);
     cli();
     for (u32 cpu = 0; cpu < cpus; cpu++)
         total += log_count(cpu);

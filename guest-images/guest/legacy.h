@@ -23,10 +23,14 @@ void pic_open(u8 base1, u8 base2);
 void pic_hook(u32 vector);
 u8 pic_irr(u16 port);
 u8 pic_isr(u16 port);
+/* Waits, at most a second, until one of these lines of the first 8259A asks. */
+bool pic_wait_irr(u8 lines);
+/* Waits with IF=0 until the local APIC has that request. */
+bool wait_irr(u32 vector, u64 us);
 /* The 8259A's output enters by LINT0 as ExtINT. */
 void lint0_open(void);
 void lint0_close(void);
-/* A falling and a rising edge of IRQ 0: the PIT's mode 0, about 100 us from now. */
+/* A falling and a rising edge of IRQ 0, by the PIT's mode 0; waits for it. */
 void irq0_raise(void);
 
 #define IOAPIC_BASE 0xfec00000ul

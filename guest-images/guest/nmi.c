@@ -25,7 +25,7 @@ static void nmi_in_nmi(u32 vector)
     if (log_count(0) == 1) {
         send_nmi();
         send_nmi();
-        pause_us(200);
+        pause_us(1000);
     }
     log_mark(1);
 }
@@ -38,10 +38,10 @@ static void interrupt_in_nmi(u32 vector)
         return;
     }
     self_ipi(0x50);
-    pause_us(200);
+    pause_us(1000);
     log_mark(1);
     sti();
-    pause_us(200);
+    pause_us(1000);
     cli();
     log_mark(2);
 }
@@ -57,7 +57,7 @@ static void iret_in_nmi(u32 vector)
         send_nmi();
         self_ipi(0x50);
         sti();
-        pause_us(200);
+        wait_log(0, 4);
         cli();
     }
     log_mark(1);
@@ -69,7 +69,7 @@ static void nmi_in_interrupt(u32 vector)
     if (vector == VECTOR_NMI)
         return;
     send_nmi();
-    pause_us(200);
+    pause_us(1000);
     log_mark(1);
     apic_eoi();
 }
@@ -100,7 +100,7 @@ static void blocking(void)
     log_clear();
     apic_write(APIC_TPR, 0xff);
     send_nmi();
-    pause_us(200);
+    pause_us(1000);
     check_log("nmi-heeds-no-tpr-and-no-if", 0, "02");
     apic_write(APIC_TPR, 0);
     apic_write(APIC_SVR, VECTOR_SPURIOUS);
@@ -181,7 +181,7 @@ static void shadows(void)
     shadow_at = 0;
     self_ipi(0x66);
     sti_cli();
-    pause_us(200);
+    pause_us(1000);
     check_is("sti-cli-has-no-window", shadow_at, 0);
     check("request-behind-sti-cli-stays", vector_bit(APIC_IRR, 0x66));
     sti_nop();
@@ -189,7 +189,7 @@ static void shadows(void)
     self_ipi(0x66);
     mov_ss();
     check("mov-ss-shadows-one-instruction", shadow_at >= (u64)after_ss);
-    pause_us(200);
+    pause_us(1000);
     cli();
     check("interrupt-follows-the-shadow", shadow_at != 0);
 }

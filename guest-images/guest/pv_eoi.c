@@ -37,7 +37,7 @@ static void request_then_end(u32 vector)
     }
     found = word & 1;
     self_ipi(0x41);
-    pause_us(100);
+    pause_us(1000);
     found_later = word & 1;
     if (!end_by_bit())
         apic_eoi();

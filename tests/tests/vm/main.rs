@@ -6,6 +6,8 @@ mod crash;
 mod density;
 mod ending;
 mod many;
+mod oracle;
+mod oracle_tables;
 mod qemu;
 mod simulate;
 mod smp;

@@ -4,10 +4,10 @@ use std::process::{Command, Stdio};
 
 use siesta_tests::{Running, figures, needs_kvm};
 
-const QEMU: &str = "qemu-system-x86_64";
+pub(super) const QEMU: &str = "qemu-system-x86_64";
 
 /// Whether QEMU can be run here; `REQUIRE_QEMU=1` makes its absence a failure.
-fn qemu(test: &str) -> bool {
+pub(super) fn qemu(test: &str) -> bool {
     let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
     if version.is_ok_and(|status| status.success()) {
         return true;
