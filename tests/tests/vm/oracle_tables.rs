@@ -81,6 +81,8 @@ pub(super) const DIFFERS: &[Differs] = &[
     differs(KVM, "apic-modes", "higher-class-nests"),
     differs(KVM, "apic-modes", "own-class-does-not-nest"),
     differs(KVM, "pv-eoi", "bit-is-set-"),
+    // On a busy host KVM may notice an expiry later than the count says, and the mask then is off.
+    differs(KVM, "apic-modes", "masked-expiry-is-lost"),
     differs(KVM_PIT, "pic", "poll-acknowledges"),
     differs(KVM, "pit", "port61-closed-gate-stops-mode-0"),
     differs(KVM_PIT, "ioapic", "level-comes-again-after-eoi"),
@@ -99,7 +101,6 @@ pub(super) const TIMED: &[(&str, &str)] = &[
     ("apic-modes", "timer-divides-by-16"),
     ("apic-modes", "timer-keeps-its-count"),
     ("apic-modes", "periodic-reloads"),
-    ("apic-modes", "masked-expiry-is-lost"),
     ("apic-modes", "stopped-timer-does-not-fire"),
     ("apic-modes", "deadline-zero-disarms"),
     ("apic-modes", "deadline-mode-left-disarms"),
