@@ -46,6 +46,9 @@ void pause_us(u64 us);
 bool is_over(u64 start, u64 us);
 /* The same in HLT with IF=1, by the APIC timer. Ends with IF=0. */
 void idle_us(u64 us);
+/* Halts that end at once: a host that has noticed the end of a timer, and not
+ * looked yet what comes of it, does so in a halt. TPR must be below 0xf0. */
+void settle(void);
 /* Takes interrupts with IF=1 until this CPU's log has `count` entries, at most
  * a second, and a little longer for what must not come. Ends with IF=0. */
 void take(u32 count);

@@ -44,7 +44,7 @@ static void edges(void)
     check_log("edge-comes-once", 0, "31");
     irq0_raise();
     irq0_raise();
-    check("edge-waits-in-irr", vector_bit(APIC_IRR, 0x31));
+    check("edge-waits-in-irr", wait_irr(0x31, 1000000));
     check("edge-sets-no-tmr", !vector_bit(APIC_TMR, 0x31));
     check_is("edge-has-no-remote-irr", ioapic_get(pin) & IOAPIC_REMOTE_IRR, 0);
     take(2);
@@ -92,6 +92,9 @@ static void modes(u32 cpus)
     log_total = 0;
     irq0_raise();
     sti();
+    u64 start = rdtsc();
+    while (!log_total && !is_over(start, 100000))
+        barrier();
     pause_us(2000);
     cli();
     check_is("lowest-priority-total", log_total, 1);
@@ -117,6 +120,7 @@ static void levels(void)
     ioapic_set(pin, IOAPIC_LEVEL | 0x61, 0);
     irq_hook = count_levels;
     irq0_raise();
+    wait_irr(0x61, 1000000);
     check("level-sets-tmr", vector_bit(APIC_IRR, 0x61) && vector_bit(APIC_TMR, 0x61));
     check_is("level-sets-remote-irr", ioapic_get(pin) & IOAPIC_REMOTE_IRR, IOAPIC_REMOTE_IRR);
     take(2);

@@ -10,6 +10,7 @@
 #define UNUSED_PORT 0x80
 /* Ends idle_us, and is in no log. */
 #define VECTOR_QUIET 0xfe
+#define SETTLING_HALTS 4
 
 struct log {
     volatile u32 count;
@@ -116,6 +117,15 @@ void pause_us(u64 us)
     u64 start = rdtsc();
     while (!is_over(start, us))
         barrier();
+}
+
+void settle(void)
+{
+    for (u32 i = 0; i < SETTLING_HALTS; i++) {
+        self_ipi(VECTOR_QUIET);
+        sti_hlt();
+        cli();
+    }
 }
 
 void idle_us(u64 us)

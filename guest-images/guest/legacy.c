@@ -6,6 +6,9 @@
 
 #define LINT_EXTINT 0x700
 #define LVT_MASKED 0x10000
+#define FIND_TURNS 8
+#define FIND_US 10000
+#define SECOND_US 1000000
 
 u32 ioapic_pit_pin;
 
@@ -44,6 +47,24 @@ u8 pic_isr(u16 port)
 {
     outb(port, 0x0b);
     return inb(port);
+}
+
+bool pic_wait_irr(u8 lines)
+{
+    u64 start = rdtsc();
+    while (!(pic_irr(PIC1) & lines))
+        if (is_over(start, SECOND_US))
+            return false;
+    return true;
+}
+
+bool wait_irr(u32 vector, u64 us)
+{
+    u64 start = rdtsc();
+    while (!vector_bit(APIC_IRR, vector))
+        if (is_over(start, us))
+            return false;
+    return true;
 }
 
 void lint0_open(void)
@@ -116,14 +137,15 @@ bool ioapic_find_pit(void)
     cli();
     ioapic_mask_all();
     outb(PIT_CONTROL, 0x30);
-    for (u32 pin = 0; pin <= 2; pin += 2) {
+    for (u32 turn = 0; turn < FIND_TURNS; turn++) {
+        ioapic_pit_pin = turn % 2 * 2;
         log_clear();
-        ioapic_set(pin, 0x30, 0);
+        ioapic_set(ioapic_pit_pin, 0x30, 0);
         irq0_raise();
-        take(0);
-        ioapic_set(pin, IOAPIC_MASKED, 0);
-        ioapic_pit_pin = pin;
-        if (log_count(0))
+        bool found = wait_irr(0x30, FIND_US * turn);
+        take(found ? 1 : 0);
+        ioapic_set(ioapic_pit_pin, IOAPIC_MASKED, 0);
+        if (found)
             return true;
     }
     return false;

@@ -23,6 +23,10 @@ void pic_open(u8 base1, u8 base2);
 void pic_hook(u32 vector);
 u8 pic_irr(u16 port);
 u8 pic_isr(u16 port);
+/* Waits, at most a second, until one of these lines of the first 8259A asks. */
+bool pic_wait_irr(u8 lines);
+/* Waits with IF=0 until the local APIC has that request. */
+bool wait_irr(u32 vector, u64 us);
 /* The 8259A's output enters by LINT0 as ExtINT. */
 void lint0_open(void);
 void lint0_close(void);

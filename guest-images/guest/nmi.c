@@ -57,7 +57,7 @@ static void iret_in_nmi(u32 vector)
         send_nmi();
         self_ipi(0x50);
         sti();
-        pause_us(1000);
+        wait_log(0, 4);
         cli();
     }
     log_mark(1);

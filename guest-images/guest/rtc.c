@@ -137,6 +137,7 @@ static void periodic(void)
     count_for(250000);
     check_range("periodic-comes-64-times-a-second", periods, 13, 19);
     rtc_write(REG_B, B_24_HOURS);
+    idle_us(5000);
     count_for(50000);
     check_is("periodic-stops", log_total, 0);
     rtc_write(REG_A, 0x26);

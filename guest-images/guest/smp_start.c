@@ -74,9 +74,10 @@ static void real_mode(void)
     check("sipi-starts-at-the-page-it-names", wait_count(PROBE_OTHER_PAGE, 1));
     apic_send(last, ICR_INIT);
     apic_send(last, ICR_SIPI | PROBE_PAGE >> 12);
+    check("init-and-sipi-restart", wait_count(PROBE_PAGE, 2));
     apic_send(last, ICR_SIPI | PROBE_OTHER_PAGE >> 12);
-    check("of-two-sipis-the-first-counts",
-          wait_count(PROBE_PAGE, 2) && count_at(PROBE_OTHER_PAGE) == 1);
+    pause_us(2000);
+    check("sipi-does-not-move-a-running-cpu", count_at(PROBE_PAGE) == 2 && count_at(PROBE_OTHER_PAGE) == 1);
 }
 
 static void everyone(void)

@@ -12,7 +12,7 @@ use super::oracle_tables::{DIFFERS, NOT_YET, Oracle, TIMED};
 use super::qemu::{QEMU, qemu};
 
 /// Runs of a guest of which only timed checks fail.
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
 
 /// One `ok`, `FAIL` or `skipped` line.
 #[derive(Debug)]

@@ -41,7 +41,6 @@ pub(super) struct Differs {
 
 const KVM: &[Oracle] = &[Oracle::Kernel, Oracle::QemuKvm, Oracle::QemuSplit];
 const KVM_PIT: &[Oracle] = &[Oracle::Kernel, Oracle::QemuKvm];
-const QEMU: &[Oracle] = &[Oracle::QemuKvm, Oracle::QemuSplit];
 const QEMU_PIT: &[Oracle] = &[Oracle::QemuSplit];
 
 const fn differs(who: &'static [Oracle], image: &'static str, check: &'static str) -> Differs {
@@ -69,15 +68,13 @@ pub(super) const DIFFERS: &[Differs] = &[
     differs(KVM, "apic-modes", "higher-class-nests"),
     differs(KVM, "apic-modes", "own-class-does-not-nest"),
     differs(KVM, "pv-eoi", "bit-is-set-"),
+    // On a busy host KVM may notice an expiry later than the count says, and the mask then is off.
+    differs(KVM, "apic-modes", "masked-expiry-is-lost"),
     differs(KVM_PIT, "pic", "poll-acknowledges"),
     differs(KVM, "pit", "port61-closed-gate-stops-mode-0"),
     differs(KVM_PIT, "ioapic", "entry-reserved-bits-are-zero"),
-    differs(KVM_PIT, "ioapic", "level-comes-again-after-eoi"),
-    // QEMU's guests wait for a thread of the host that has its turn: what is timed is not compared.
-    differs(QEMU, "apic-modes", ""),
-    differs(QEMU, "nmi", ""),
-    differs(QEMU, "rtc", ""),
     differs(KVM, "rtc", "periodic-stops"),
+    differs(KVM_PIT, "ioapic", "level-comes-again-after-eoi"),
     differs(QEMU_PIT, "ioapic", "low-level-is-silent"),
     differs(QEMU_PIT, "pit", "ioapic-mode-3-fires-at-its-rate"),
 ];
