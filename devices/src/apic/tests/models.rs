@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64 as Tally, Ordering::Relaxed as Plain};
 
 use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use loom::sync::atomic::{AtomicU32, fence};
-use loom::thread;
+use loom::thread::{JoinHandle, spawn};
 
 use super::*;
 
@@ -166,9 +166,9 @@ fn apic() -> LocalApic {
     apic
 }
 
-fn poster(world: &Arc<World>, post: impl FnOnce(&World) + 'static) -> thread::JoinHandle<()> {
+fn poster(world: &Arc<World>, post: impl FnOnce(&World) + 'static) -> JoinHandle<()> {
     let world = Arc::clone(world);
-    thread::spawn(move || post(&world))
+    spawn(move || post(&world))
 }
 
 /// A poster of one vector, and a holder that looks twice meanwhile and once after it: the vector is
