@@ -155,7 +155,9 @@ impl RunWord {
     }
 
     fn flag(&self, bit: u32, why: Post) -> Tell {
-        let mut old = self.0.load(Ordering::Relaxed);
+        // SeqCst, also where nothing is stored: a poster that finds the bit set relies on the holder to
+        // see its post when it clears the bit.
+        let mut old = self.0.load(Ordering::SeqCst);
         loop {
             let wakes = match old & STATE {
                 PARKED => true,
@@ -166,7 +168,7 @@ impl RunWord {
                 return Tell::Nobody;
             }
             let new = if wakes { (old & !STATE) | WAKING | bit } else { old | bit };
-            match self.0.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) if wakes => return Tell::WakeHome,
                 Ok(_) => {
                     return match Snapshot(old).state() {
