@@ -1,155 +1,154 @@
-//! ACPI fixed hardware: event and control registers, the power-management timer, and the two reset
-//! ports beside them.
+//! ACPI fixed hardware: power management events, control, and timer, in one block of I/O ports.
 //!
-//! Owns the registers at [`BASE`] (ACPI 6.5, section 4.8.3), port 0xcf9 and port 0x92. Drives the
-//! system control interrupt (ISA 9, level-triggered). Must not know who ends a VM. There is no legacy
-//! mode: SCI_EN is always set, so there is no command port that would set it.
+//! Owns the registers of PM1a and the power-management timer. Must not know tables (which have to name
+//! the ports and values below), what ends a machine, or what the interrupt is wired to. Sections are
+//! those of the ACPI specification 6.5: 4.8.3 (registers), 4.8.2.1 (timer), 4.8.2.2 (buttons). The
+//! machine's other ways to end are in [`ports`].
 //!
-//! | offset | register |
-//! |---|---|
-//! | 0, 2 bytes | PM1 status: written ones clear |
-//! | 2, 2 bytes | PM1 enable |
-//! | 4, 2 bytes | PM1 control: SLP_EN with SLP_TYP [`SLEEP_TYPE_OFF`] powers off |
-//! | 8, 4 bytes | timer: 3.579545 MHz, 32 bits |
+//! There is no SMI command port and no legacy mode: SCI_EN is always one (5.2.9, SMI_CMD of zero). The
+//! one sleeping state is S5.
+//!
+//! | offset | bytes | register |
+//! |---|---|---|
+//! | 0 | 2 | PM1 status; writing ones clears |
+//! | 2 | 2 | PM1 enable |
+//! | 4 | 2 | PM1 control |
+//! | 8 | 4 | timer, 32 bits, read-only |
+//!
+//! **Time.** `now` is the host's monotonic clock in ns; one that is earlier than another seen before
+//! counts as the latest seen. The timer's ticks are counted from the start, so no error adds up.
 //!
 //! | threat | answer |
 //! |---|---|
-//! | accesses of any width and alignment | the bytes that lie in registers count |
-//! | other sleep types | ignored: nothing sleeps |
-//! | a time that runs backwards, or to the end of 64 bits | the last time counts; 128-bit arithmetic |
+//! | accesses of any width, across registers or beyond the block | taken byte by byte; a byte that is no register reads as zero and ignores writes |
+//! | a sleeping state that is not there | ignored; the guest goes on |
+//! | the timer's interrupt as a load on the host | one in ten minutes |
+//! | a power button that nobody looks at | one bit, however often it is pressed |
+//! | time going backwards, or to its end | the latest time seen; an event beyond 64 bits of ns is none |
 
-/// First port of the block.
-pub const BASE: u16 = 0xb000;
-/// Ports of the block.
-pub const LEN: u16 = 12;
-/// SLP_TYP of S5, off.
-pub const SLEEP_TYPE_OFF: u8 = 5;
-/// Frequency of the timer, in Hz.
-pub const TIMER_HZ: u64 = 3_579_545;
+pub mod ports;
+#[cfg(test)]
+mod tests;
 
-const NS_PER_SECOND: u128 = 1_000_000_000;
-/// The status bit of the timer follows every change of its highest bit.
-const TIMER_HALF: u64 = 1 << 31;
+use std::ops::RangeInclusive;
 
-const TMR: u16 = 1;
+use crate::time::Rate;
+
+/// First port: PM1a event block (FADT: PM1a_EVT_BLK, length 4).
+pub const PM1A_EVENT: u16 = 0xb000;
+/// PM1a control block (FADT: PM1a_CNT_BLK, length 2).
+pub const PM1A_CONTROL: u16 = PM1A_EVENT + CONTROL as u16;
+/// Timer (FADT: PM_TMR_BLK, length 4, flag TMR_VAL_EXT as it has 32 bits).
+pub const PM_TIMER: u16 = PM1A_EVENT + TIMER as u16;
+/// The block's ports.
+pub const PORTS: RangeInclusive<u16> = PM1A_EVENT..=PM1A_EVENT + 11;
+/// SLP_TYP of soft-off, for the `_S5` object.
+pub const SLP_TYP_S5: u8 = 5;
+/// Frequency of the timer.
+pub const TIMER_HZ: u32 = 3_579_545;
+
+const CLOCK: Rate = Rate::of_hz(TIMER_HZ);
+/// The status bit is set whenever the timer's highest bit changes.
+const TICKS_TO_CHANGE: u64 = 1 << 31;
+
+const STATUS: u64 = 0;
+const ENABLE: u64 = 2;
+const CONTROL: u64 = 4;
+const TIMER: u64 = 8;
+
+/// PM1 status and enable: the timer's highest bit has changed.
+const TMR: u16 = 1 << 0;
+/// PM1 enable: firmware wants the driver's attention, which this machine's never does.
+const GBL: u16 = 1 << 5;
+/// PM1 status and enable: the power button was pressed.
 const PWRBTN: u16 = 1 << 8;
-/// Timer, global lock, power button, sleep button, clock.
-const ENABLE_WRITABLE: u16 = 0x0721;
-const SCI_EN: u16 = 1;
-const SLP_TYP: u16 = 7 << 10;
+/// PM1 enable: sleep button, which is not there.
+const SLPBTN: u16 = 1 << 9;
+/// PM1 enable: the clock's alarm while asleep, which this machine never is.
+const RTC: u16 = 1 << 10;
+const ENABLE_WRITABLE: u16 = TMR | GBL | PWRBTN | SLPBTN | RTC;
+
+/// PM1 control: interrupts are the operating system's.
+const SCI_EN: u16 = 1 << 0;
+/// PM1 control: bus masters end C3. Kept, without effect.
+const BM_RLD: u16 = 1 << 1;
+const SLP_TYP_SHIFT: u32 = 10;
+const SLP_TYP: u16 = 7 << SLP_TYP_SHIFT;
+/// PM1 control, reads as zero: go to sleep.
 const SLP_EN: u16 = 1 << 13;
 
-const RESET_CPU: u8 = 4;
-const PORT92_RESET: u8 = 1;
-const PORT92_A20: u8 = 2;
-
-/// What a write asks for beyond the registers.
+/// What a write asks of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
     /// Nothing.
     None,
-    /// The machine is to be switched off.
+    /// Power off.
     PowerOff,
-    /// The machine is to be reset.
+    /// Reset.
     Reset,
 }
 
-/// The registers.
+/// The register block.
 #[derive(Clone, Debug)]
 pub struct AcpiPm {
-    start: u64,
-    /// The latest time that was seen, in host ns.
+    start_ns: u64,
+    /// The latest time seen, not before the start.
     now: u64,
     status: u16,
     enable: u16,
+    /// What is kept of PM1 control.
     control: u16,
-    port92: u8,
-    reset_control: u8,
 }
 
 impl AcpiPm {
-    /// Registers after power-up; the timer is zero at `start_ns` (host monotonic ns).
+    /// Registers after power-on, with a timer that is zero at `start_ns`.
     #[must_use]
     pub fn new(start_ns: u64) -> Self {
-        AcpiPm {
-            start: start_ns,
-            now: start_ns,
-            status: 0,
-            enable: 0,
-            control: SCI_EN,
-            // A20 is open, as the kernel finds it.
-            port92: PORT92_A20,
-            reset_control: 0,
-        }
+        AcpiPm { start_ns, now: start_ns, status: 0, enable: 0, control: 0 }
     }
 
-    /// Brings the timer up to `now`.
-    pub fn advance(&mut self, now: u64) {
-        let before = self.ticks();
-        self.now = self.now.max(now);
-        if self.ticks() / TIMER_HALF != before / TIMER_HALF {
-            self.status |= TMR;
-        }
+    /// As after power-on. The timer goes on, which 4.8.3.3 leaves open.
+    pub fn reset(&mut self) {
+        let AcpiPm { start_ns: _, now: _, status, enable, control } = self;
+        *status = 0;
+        *enable = 0;
+        *control = 0;
     }
 
-    fn ticks(&self) -> u64 {
-        let ns = u128::from(self.now - self.start);
-        u64::try_from(ns * u128::from(TIMER_HZ) / NS_PER_SECOND).unwrap_or(u64::MAX)
-    }
-
-    /// The interrupt line.
-    #[must_use]
-    pub fn line(&self) -> bool {
-        self.status & self.enable != 0
-    }
-
-    /// Host ns at which the timer asserts the line next.
-    #[must_use]
-    pub fn next_event(&self) -> Option<u64> {
-        if self.line() || self.enable & TMR == 0 {
-            return None;
-        }
-        let half = u128::from(self.ticks() / TIMER_HALF + 1) * u128::from(TIMER_HALF);
-        let ns = (half * NS_PER_SECOND).div_ceil(u128::from(TIMER_HZ));
-        Some(u64::try_from(ns + u128::from(self.start)).unwrap_or(u64::MAX))
-    }
-
-    /// The power button is pressed.
-    pub fn press_power_button(&mut self) {
-        self.status |= PWRBTN;
-    }
-
-    /// Reads from the block. Places without a register read as zero.
+    /// Reads bytes from `offset` on.
     pub fn read(&mut self, offset: u64, data: &mut [u8], now: u64) {
         self.advance(now);
-        let mut block = [0; LEN as usize];
-        block[0..2].copy_from_slice(&self.status.to_le_bytes());
+        let mut block = [0; 12];
+        block[..2].copy_from_slice(&self.status.to_le_bytes());
         block[2..4].copy_from_slice(&self.enable.to_le_bytes());
-        block[4..6].copy_from_slice(&self.control.to_le_bytes());
-        block[8..12].copy_from_slice(&(self.ticks() as u32).to_le_bytes());
-        for (i, byte) in (0_u64..).zip(data) {
-            let at = usize::try_from(offset.saturating_add(i)).unwrap_or(usize::MAX);
-            *byte = block.get(at).copied().unwrap_or(0);
+        block[4..6].copy_from_slice(&(self.control | SCI_EN).to_le_bytes());
+        // The counter wraps at 32 bits.
+        let [a, b, c, d, ..] = self.ticks().to_le_bytes();
+        block[8..].copy_from_slice(&[a, b, c, d]);
+        for (i, byte) in data.iter_mut().enumerate() {
+            let at = usize::try_from(offset.saturating_add(i as u64)).ok();
+            *byte = at.and_then(|at| block.get(at)).copied().unwrap_or(0);
         }
     }
 
-    /// Writes to the block.
+    /// Writes bytes from `offset` on.
     pub fn write(&mut self, offset: u64, data: &[u8], now: u64) -> Action {
         self.advance(now);
         let mut action = Action::None;
-        for (i, byte) in (0_u64..).zip(data) {
-            let at = offset.saturating_add(i);
-            let value = u16::from(*byte) << (8 * (at & 1));
-            let mask = 0xff << (8 * (at & 1));
-            match at {
-                0 | 1 => self.status &= !value,
-                2 | 3 => self.enable = (self.enable & !mask) | (value & ENABLE_WRITABLE),
-                4 => {}
-                5 => {
-                    self.control = SCI_EN | (value & SLP_TYP);
-                    let off = (value & SLP_TYP) >> 10 == u16::from(SLEEP_TYPE_OFF);
-                    if value & SLP_EN != 0 && off {
+        for (i, byte) in data.iter().enumerate() {
+            let at = offset.saturating_add(i as u64);
+            let (shift, mask) = if at.is_multiple_of(2) { (0, 0x00ff) } else { (8, 0xff00) };
+            let value = u16::from(*byte) << shift;
+            match at & !1 {
+                STATUS => self.status &= !value,
+                ENABLE => {
+                    self.enable = (self.enable & !mask | value) & ENABLE_WRITABLE;
+                }
+                CONTROL => {
+                    self.control = (self.control & !mask | value) & (BM_RLD | SLP_TYP);
+                    // SLP_TYP and SLP_EN share a byte.
+                    if value & SLP_EN != 0 && self.control >> SLP_TYP_SHIFT == SLP_TYP_S5.into() {
                         action = Action::PowerOff;
                     }
                 }
@@ -159,109 +158,39 @@ impl AcpiPm {
         action
     }
 
-    /// Reads port 0x92.
+    /// Brings the timer's status to `now`. Afterwards [`AcpiPm::next_event`] is later than `now`.
+    pub fn advance(&mut self, now: u64) {
+        let before = self.ticks() / TICKS_TO_CHANGE;
+        self.now = self.now.max(now);
+        if self.ticks() / TICKS_TO_CHANGE > before {
+            self.status |= TMR;
+        }
+    }
+
+    /// Presses the power button: asks the guest to shut down.
+    pub fn press_power_button(&mut self, now: u64) {
+        self.advance(now);
+        self.status |= PWRBTN;
+    }
+
+    /// Whether the SCI is requested, as of the latest time seen: a level.
     #[must_use]
-    pub fn read_port92(&self) -> u8 {
-        self.port92
+    pub fn line(&self) -> bool {
+        self.status & self.enable != 0
     }
 
-    /// Writes port 0x92: bit 0 resets, bit 1 (A20) is kept and does nothing.
-    pub fn write_port92(&mut self, value: u8) -> Action {
-        self.port92 = value & PORT92_A20;
-        if value & PORT92_RESET != 0 { Action::Reset } else { Action::None }
-    }
-
-    /// Reads port 0xcf9.
+    /// Host ns at which the line goes up next if nothing is written, rounded up. `None` while it is
+    /// up, and while the timer's interrupt is not enabled.
     #[must_use]
-    pub fn read_reset_control(&self) -> u8 {
-        self.reset_control
+    pub fn next_event(&self) -> Option<u64> {
+        if self.line() || self.enable & TMR == 0 {
+            return None;
+        }
+        let change = (self.ticks() / TICKS_TO_CHANGE + 1) * TICKS_TO_CHANGE;
+        CLOCK.ns_of(change)?.checked_add(self.start_ns)
     }
 
-    /// Writes port 0xcf9: bit 2, when it becomes set, resets.
-    pub fn write_reset_control(&mut self, value: u8) -> Action {
-        let rises = value & !self.reset_control & RESET_CPU != 0;
-        self.reset_control = value & !RESET_CPU;
-        if rises { Action::Reset } else { Action::None }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn timer(pm: &mut AcpiPm, now: u64) -> u32 {
-        let mut data = [0; 4];
-        pm.read(8, &mut data, now);
-        u32::from_le_bytes(data)
-    }
-
-    #[test]
-    fn timer_counts_exactly_and_never_back() {
-        let mut pm = AcpiPm::new(1_000);
-        assert_eq!(timer(&mut pm, 1_000), 0);
-        assert_eq!(timer(&mut pm, 1_000_001_000), 3_579_545);
-        assert_eq!(timer(&mut pm, 500), 3_579_545);
-        assert_eq!(timer(&mut pm, 100_000_001_000), 357_954_500);
-    }
-
-    #[test]
-    fn timer_interrupt_comes_when_the_highest_bit_changes_and_stays_until_it_is_cleared() {
-        let mut pm = AcpiPm::new(0);
-        assert_eq!(pm.next_event(), None);
-        let _ = pm.write(2, &[1, 0], 0);
-        let due = pm.next_event().expect("it is enabled");
-        pm.advance(due - 1);
-        assert!(!pm.line());
-        pm.advance(due);
-        assert!(pm.line());
-        assert_eq!(timer(&mut pm, due), 1 << 31);
-        assert_eq!(pm.next_event(), None);
-        let _ = pm.write(0, &[1, 0], due);
-        assert!(!pm.line());
-        assert!(pm.next_event().is_some_and(|at| at > due));
-    }
-
-    #[test]
-    fn sleep_type_5_with_sleep_enable_powers_off() {
-        let mut pm = AcpiPm::new(0);
-        assert_eq!(pm.write(4, &[0, 5 << 2], 0), Action::None);
-        assert_eq!(pm.write(4, &[0, 1 << 5 | 3 << 2], 0), Action::None);
-        assert_eq!(pm.write(4, &[0, 1 << 5 | 5 << 2], 0), Action::PowerOff);
-        let mut control = [0; 2];
-        pm.read(4, &mut control, 0);
-        assert_eq!(control, [1, 5 << 2], "SCI_EN is set, SLP_EN reads as zero");
-    }
-
-    #[test]
-    fn power_button_asserts_the_line_when_enabled() {
-        let mut pm = AcpiPm::new(0);
-        pm.press_power_button();
-        assert!(!pm.line());
-        let _ = pm.write(3, &[1], 0);
-        assert!(pm.line());
-        let _ = pm.write(1, &[1], 0);
-        assert!(!pm.line());
-    }
-
-    #[test]
-    fn reset_ports_reset() {
-        let mut pm = AcpiPm::new(0);
-        assert_eq!(pm.write_port92(2), Action::None);
-        assert_eq!(pm.read_port92(), 2);
-        assert_eq!(pm.write_port92(3), Action::Reset);
-        assert_eq!(pm.write_reset_control(2), Action::None);
-        assert_eq!(pm.write_reset_control(6), Action::Reset);
-    }
-
-    #[test]
-    fn odd_accesses_touch_the_bytes_that_they_meet() {
-        let mut pm = AcpiPm::new(0);
-        let _ = pm.write(1, &[0, 0x21, 0x07, 0xff, 0xff], 0);
-        let mut data = [0xaa; 16];
-        pm.read(0, &mut data, 0);
-        assert_eq!(data[..6], [0, 0, 0x21, 0x07, 1, 0x1c]);
-        let _ = pm.write(u64::MAX, &[0xff; 8], u64::MAX);
-        pm.read(u64::MAX, &mut data, 3);
-        assert_eq!(data[0], 0);
+    fn ticks(&self) -> u64 {
+        CLOCK.ticks(self.now - self.start_ns)
     }
 }

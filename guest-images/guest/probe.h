@@ -14,4 +14,13 @@
 #define PROBE_EDX       0x810
 #define PROBE_CR0       0x814
 
+#ifndef __ASSEMBLER__
+#include "kernel.h"
+
+void probe_at(u64 page);
+u32 count_at(u64 page);
+/* Waits a second at most until the page was started so often, and a little for more. */
+bool wait_count(u64 page, u32 count);
+#endif
+
 #endif

@@ -13,32 +13,7 @@ const char image_name[] = "smp-start";
 #define BASE_EN (1ul << 11)
 #define LVT_MASKED 0x10000
 
-extern const u8 probe_start[], probe_end[];
-
 static u32 cpus;
-
-static void probe_at(u64 page)
-{
-    u8 *to = (u8 *)page;
-    for (const u8 *from = probe_start; from < probe_end; from++)
-        *to++ = *from;
-    *(volatile u32 *)(page + PROBE_COUNT) = 0;
-}
-
-static u32 count_at(u64 page)
-{
-    return *(volatile u32 *)(page + PROBE_COUNT);
-}
-
-static bool wait_count(u64 page, u32 count)
-{
-    u64 start = rdtsc();
-    while (count_at(page) < count)
-        if (is_over(start, 1000000))
-            return false;
-    pause_us(500);
-    return count_at(page) == count;
-}
 
 static u32 noted(u32 offset)
 {

@@ -41,6 +41,7 @@ static IMAGES: &[Image] = &[
     image!("pic", "checks the pair of 8259A interrupt controllers"),
     image!("rtc", "checks the MC146818 clock"),
     image!("ioapic", "checks the I/O APIC"),
+    image!("start", "starts any number of vCPUs and measures how long it takes"),
     image!("smp-start", "checks INIT, SIPI and the state that they leave"),
     image!("x2apic", "checks which x2APIC registers and bits there are"),
     image!("pv-eoi", "checks KVM's paravirtual end of interrupt"),

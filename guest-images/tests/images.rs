@@ -83,6 +83,7 @@ fn every_image_is_found_by_its_name() {
         "pic",
         "ioapic",
         "rtc",
+        "start",
         "smp-start",
         "x2apic",
         "pv-eoi",

@@ -277,8 +277,8 @@ fn chipset(config: &VmConfig, low: u64, user_apic: bool) -> ChipsetConfig {
         rtc: RtcConfig {
             host_ns: start_ns,
             unix_ns: clock::unix_ns(),
-            low_memory: low,
-            high_memory: config.memory.saturating_sub(low),
+            memory_below_4g: low,
+            memory_above_4g: config.memory.saturating_sub(low),
             least_period_ns: LEAST_PERIOD_NS,
         },
         start_ns,

@@ -71,15 +71,16 @@ pub struct Host {
 }
 
 impl Host {
-    /// Most vCPUs that a VM may have: KVM's limit, and that of 8-bit APIC IDs.
+    /// Most vCPUs that a VM may have: KVM's limit, and [`LARGEST_VM`].
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
         u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX).min(LARGEST_VM)
     }
 }
 
-/// xAPIC IDs are 8 bits wide, 255 means all (SDM vol. 3, 12.6.2.1); the MP table names no more.
-pub const LARGEST_VM: u32 = 64;
+/// Most vCPUs of a VM: what KVM allows on common hosts (KVM API, "KVM_CAP_MAX_VCPUS"). From 255 on, IDs
+/// fit x2APIC mode alone, and the ACPI tables name what the MP table cannot.
+pub const LARGEST_VM: u32 = 1024;
 
 /// Opens `/dev/kvm`.
 ///

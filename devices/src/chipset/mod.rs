@@ -34,6 +34,7 @@ pub use self::board::Board;
 use self::ports::Region;
 
 use crate::acpi_pm::AcpiPm;
+use crate::acpi_pm::ports::{Port92, ResetControl};
 use crate::apic::{DeliveryMode, Ipi};
 use crate::ioapic::{Delivery, IoApic, Message};
 use crate::pic::PicPair;
@@ -92,6 +93,8 @@ pub struct Chipset {
     pit: Pit,
     rtc: Rtc,
     pm: AcpiPm,
+    port92: Port92,
+    reset_control: ResetControl,
     external: bool,
     /// Levels of the ISA lines, one bit each, as last driven.
     lines: u16,
@@ -109,8 +112,10 @@ impl Chipset {
             pic: PicPair::new(),
             ioapic: IoApic::new(config.ioapic_id),
             pit: Pit::new(config.least_period_ns),
-            rtc: Rtc::new(config.rtc),
+            rtc: Rtc::new(&config.rtc),
             pm: AcpiPm::new(config.start_ns),
+            port92: Port92::default(),
+            reset_control: ResetControl::default(),
             external: config.external_controllers,
             lines: 0,
             untold: 0,
@@ -180,8 +185,7 @@ impl Chipset {
 
     /// The ACPI power button is pressed.
     pub fn press_power_button(&mut self, now: u64) {
-        self.pm.advance(now);
-        self.pm.press_power_button();
+        self.pm.press_power_button(now);
         self.settle();
     }
 
@@ -190,9 +194,12 @@ impl Chipset {
         self.untold != 0 || self.pulses != 0 || self.ioapic.has_message()
     }
 
-    /// The PIT was programmed: what it does not assert any more is withdrawn.
-    fn pit_programmed(&mut self, port: u16) {
-        if matches!(port, pit::CHANNEL_0 | pit::CONTROL) && !self.pit.line() {
+    /// The PIT was programmed: its output may have risen, and what it does not assert any more is
+    /// withdrawn.
+    fn pit_programmed(&mut self, port: u16, now: u64) {
+        self.advance(now);
+        let first = [*pit::PORTS.start(), *pit::PORTS.end()];
+        if first.contains(&port) && !self.pit.line() {
             self.drive(PIT_IRQ, false);
         }
     }

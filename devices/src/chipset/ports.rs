@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use super::Chipset;
-use crate::acpi_pm::{self, Action};
+use crate::acpi_pm::{self, Action, ports};
 use crate::bus::Outcome;
 
 /// A range of ports or addresses of the chipset.
@@ -60,9 +60,9 @@ pub const PORTS: [(RangeInclusive<u16>, Region); 10] = [
     (0x92..=0x92, Region::Port92),
     (0xa0..=0xa1, Region::PicSlave),
     (0x4d0..=0x4d1, Region::Elcr),
-    (0x600..=0x605, Region::PowerOff),
+    (ports::CLOUD_HYPERVISOR_SHUTDOWN..=ports::BOCHS_SHUTDOWN + 1, Region::PowerOff),
     (0xcf9..=0xcf9, Region::ResetControl),
-    (acpi_pm::BASE..=acpi_pm::BASE + acpi_pm::LEN - 1, Region::AcpiPm),
+    (acpi_pm::PORTS, Region::AcpiPm),
 ];
 
 /// Guest-physical addresses of the I/O APIC.
@@ -90,7 +90,10 @@ impl Chipset {
         match region {
             Region::IoApic => self.ioapic.write(offset, data),
             Region::AcpiPm => outcome = self.pm.write(offset, data, now).into(),
-            Region::PowerOff => outcome = power_off(offset, data),
+            Region::PowerOff => {
+                let port = port(region, offset).unwrap_or_default();
+                outcome = ports::write_shutdown(port, data).into();
+            }
             _ => {
                 for (i, byte) in data.iter().enumerate() {
                     let at = offset.saturating_add(i as u64);
@@ -111,8 +114,8 @@ impl Chipset {
             Region::PicMaster | Region::PicSlave | Region::Elcr => self.pic.read(port),
             Region::Pit | Region::PortB => self.pit.read(port, now),
             Region::Cmos => self.rtc.read(port, now),
-            Region::Port92 => self.pm.read_port92(),
-            Region::ResetControl => self.pm.read_reset_control(),
+            Region::Port92 => self.port92.read(),
+            Region::ResetControl => self.reset_control.read(),
             Region::IoApic | Region::AcpiPm | Region::PowerOff => 0xff,
         }
     }
@@ -123,12 +126,12 @@ impl Chipset {
             Region::PicMaster | Region::PicSlave | Region::Elcr => self.pic.write(port, value),
             Region::Pit => {
                 self.pit.write(port, value, now);
-                self.pit_programmed(port);
+                self.pit_programmed(port, now);
             }
             Region::PortB => self.pit.write(port, value, now),
             Region::Cmos => self.rtc.write(port, value, now),
-            Region::Port92 => return self.pm.write_port92(value).into(),
-            Region::ResetControl => return self.pm.write_reset_control(value).into(),
+            Region::Port92 => return self.port92.write(value).into(),
+            Region::ResetControl => return self.reset_control.write(value).into(),
             Region::IoApic | Region::AcpiPm | Region::PowerOff => {}
         }
         Outcome::None
@@ -139,16 +142,6 @@ fn port(region: Region, offset: u64) -> Option<u16> {
     let (range, _) = PORTS.iter().find(|(_, of)| *of == region)?;
     let port = range.start().checked_add(u16::try_from(offset).ok()?)?;
     range.contains(&port).then_some(port)
-}
-
-/// 0x34 to 0x600 (Cloud Hypervisor), 0x2000 in 16 bits to 0x604 (QEMU, Bochs).
-fn power_off(offset: u64, data: &[u8]) -> Outcome {
-    let ends = match (offset, data) {
-        (0, [first, ..]) => *first == 0x34,
-        (4, data) => *data == [0, 0x20],
-        _ => false,
-    };
-    if ends { Outcome::PowerOff } else { Outcome::None }
 }
 
 impl From<Action> for Outcome {

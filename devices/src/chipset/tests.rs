@@ -12,8 +12,8 @@ fn config(external_controllers: bool) -> ChipsetConfig {
         rtc: RtcConfig {
             host_ns: 0,
             unix_ns: 1_700_000_000 * 1_000_000_000,
-            low_memory: 64 << 20,
-            high_memory: 0,
+            memory_below_4g: 64 << 20,
+            memory_above_4g: 0,
             least_period_ns: 0,
         },
         start_ns: 0,
@@ -197,12 +197,12 @@ fn level_triggered_interrupt_is_sent_again_after_the_guest_ended_it() {
     machine.ioapic(0x22, 0x8000 | 0x51, 0);
     let _ = machine.board.with(0, |chipset| chipset.press_power_button(0));
     // PWRBTN_EN.
-    let _ = machine.bus.pio_write(crate::acpi_pm::BASE + 2, &[0x00, 0x01], 0);
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT + 2, &[0x00, 0x01], 0);
     assert_eq!(machine.messages().len(), 1);
     let _ = machine.board.with(1, |chipset| chipset.end_of_interrupt(0x51));
     assert_eq!(machine.messages().len(), 1, "the line is still asserted");
     // Written back, the status is clear and the line falls.
-    let _ = machine.bus.pio_write(crate::acpi_pm::BASE, &[0x00, 0x01], 2);
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT, &[0x00, 0x01], 2);
     let _ = machine.board.with(3, |chipset| chipset.end_of_interrupt(0x51));
     assert!(machine.messages().is_empty());
 }

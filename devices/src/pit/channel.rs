@@ -1,309 +1,158 @@
-//! One counter of the 8254.
+//! One channel of the 8254, as the processor sees it: bytes.
 //!
-//! Owns its mode, its count and its latches. Time is in ticks of the chip's clock, counted from the
-//! chip's start, so nothing is rounded twice. Must not know what its output is wired to.
-//!
-//! A count takes effect in the tick in which it is written (the chip takes one clock more); in the
-//! periodic modes at the end of the period (the chip changes a square wave at the end of its half).
+//! Owns the control word, the order of bytes, and what was latched. Must not know ports or
+//! nanoseconds, nor how the counter counts.
 
-/// The counter's mode, 0 to 5; the datasheet's "Mode Definitions".
+use super::counter::{Counter, Mode};
+
+/// What a counter counts modulo, in binary.
+pub(super) const BINARY: u32 = 0x1_0000;
+/// And in decimal.
+const DECIMAL: u32 = 10_000;
+
+/// Control word and status byte: binary coded decimal.
+const BCD: u8 = 1;
+/// Control word: what is in the status byte too (access, mode, BCD).
+const SETTINGS: u8 = 0x3f;
+
+/// Which bytes of a count are written and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// 0: low until the count has passed, then high.
-    Terminal,
-    /// 1: low for the count after each rise of the gate.
-    OneShot,
-    /// 2: high, low for one tick in each period.
-    Rate,
-    /// 3: high and low for half a period each.
-    Square,
-    /// 4: high, low for one tick when the count has passed.
-    Strobe,
-    /// 5: the same after each rise of the gate.
-    GateStrobe,
+enum Access {
+    Low,
+    High,
+    LowThenHigh,
 }
 
-impl Mode {
-    fn of(bits: u8) -> Self {
-        match bits & 7 {
-            0 => Mode::Terminal,
-            1 => Mode::OneShot,
-            2 | 6 => Mode::Rate,
-            3 | 7 => Mode::Square,
-            4 => Mode::Strobe,
-            _ => Mode::GateStrobe,
-        }
-    }
-
-    fn bits(self) -> u8 {
-        self as u8
-    }
-
-    fn periodic(self) -> bool {
-        matches!(self, Mode::Rate | Mode::Square)
-    }
-
-    fn by_gate(self) -> bool {
-        matches!(self, Mode::OneShot | Mode::GateStrobe)
-    }
-}
-
-/// Counting, `reload` ticks (1 to 65536) from `start` on.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    start: u64,
-    reload: u32,
-    /// A new count that counts from this tick on.
-    next: Option<(u64, u32)>,
-    /// The gate is low since this many ticks after `start`.
-    frozen: Option<u64>,
-}
-
+/// One channel.
 #[derive(Clone, Debug)]
 pub(super) struct Channel {
-    mode: Mode,
-    /// 1: low byte, 2: high byte, 3: low, then high.
-    access: u8,
-    bcd: bool,
-    gate: bool,
-    /// A count was written; modes 1 and 5 start with the gate.
-    reload: Option<u32>,
-    run: Option<Run>,
-    low_written: Option<u8>,
-    high_next: bool,
-    latched: Option<u16>,
-    status: Option<u8>,
+    /// Bits 5:0 of the control word.
+    settings: u8,
+    /// The first byte of a count, waiting for the second.
+    written: Option<u8>,
+    /// The next byte read is the second.
+    read_high: bool,
+    latched_count: Option<u16>,
+    latched_status: Option<u8>,
+    counter: Counter,
 }
 
 impl Channel {
-    pub(super) fn new(gate: bool) -> Self {
+    /// A channel that stands still. Rises of OUT are reported at least `least_ticks` apart in modes
+    /// 2 and 3.
+    pub(super) fn new(gate: bool, least_ticks: u64) -> Self {
         Channel {
-            mode: Mode::Square,
-            access: 3,
-            bcd: false,
-            gate,
-            reload: None,
-            run: None,
-            low_written: None,
-            high_next: false,
-            latched: None,
-            status: None,
+            settings: 0x36,
+            written: None,
+            read_high: false,
+            latched_count: None,
+            latched_status: None,
+            counter: Counter::new(gate, least_ticks),
         }
     }
 
-    /// A control word that is not a latch command.
+    /// Brings the counter to a tick, and hands it out for what has no bytes.
+    pub(super) fn at(&mut self, tick: u64) -> &mut Counter {
+        self.counter.settle(tick);
+        &mut self.counter
+    }
+
+    /// The counter as it was last settled.
+    pub(super) fn counter(&self) -> &Counter {
+        &self.counter
+    }
+
+    /// A control word for this channel that is no latch command. Undoes whatever was latched or half
+    /// written.
     pub(super) fn set_control(&mut self, word: u8) {
-        let Channel {
-            mode,
-            access,
-            bcd,
-            gate: _,
-            reload,
-            run,
-            low_written,
-            high_next,
-            latched,
-            status,
-        } = self;
-        *mode = Mode::of(word >> 1);
-        *access = (word >> 4) & 3;
-        *bcd = word & 1 != 0;
-        *reload = None;
-        *run = None;
-        *low_written = None;
-        *high_next = false;
-        *latched = None;
-        *status = None;
+        self.settings = word & SETTINGS;
+        self.written = None;
+        self.read_high = false;
+        self.latched_count = None;
+        self.latched_status = None;
+        let modulus = if word & BCD == 0 { BINARY } else { DECIMAL };
+        self.counter.set_mode(Mode::of_bits(word >> 1), modulus);
     }
 
-    pub(super) fn latch_count(&mut self, t: u64) {
-        if self.latched.is_none() {
-            self.latched = Some(self.count(t));
-            self.high_next = false;
-        }
+    /// A byte of a count.
+    pub(super) fn write(&mut self, byte: u8) {
+        let count = match (self.access(), self.written.take()) {
+            (Access::Low, _) => u16::from(byte),
+            (Access::High, _) => u16::from(byte) << 8,
+            (Access::LowThenHigh, Some(low)) => u16::from_le_bytes([low, byte]),
+            (Access::LowThenHigh, None) => {
+                self.written = Some(byte);
+                return self.counter.half_written();
+            }
+        };
+        self.counter.set_count(self.ticks_of(count));
     }
 
-    pub(super) fn latch_status(&mut self, t: u64) {
-        if self.status.is_none() {
-            let null = self.run.is_none_or(|run| run.next.is_some());
-            self.status = Some(
-                u8::from(self.out(t)) << 7
-                    | u8::from(null) << 6
-                    | self.access << 4
-                    | self.mode.bits() << 1
-                    | u8::from(self.bcd),
-            );
-        }
-    }
-
-    pub(super) fn read(&mut self, t: u64) -> u8 {
-        if let Some(status) = self.status.take() {
+    /// The next byte of what was latched, or else of the count.
+    pub(super) fn read(&mut self) -> u8 {
+        if let Some(status) = self.latched_status.take() {
             return status;
         }
-        let count = self.latched.unwrap_or_else(|| self.count(t));
-        let high = self.access == 2 || (self.access == 3 && self.high_next);
-        let more = self.access == 3 && !self.high_next;
-        self.high_next = more;
+        let [low, high] = self.latched_count.unwrap_or_else(|| self.count()).to_le_bytes();
+        let (byte, more) = match self.access() {
+            Access::Low => (low, false),
+            Access::High => (high, false),
+            Access::LowThenHigh if self.read_high => (high, false),
+            Access::LowThenHigh => (low, true),
+        };
+        self.read_high = more;
         if !more {
-            self.latched = None;
+            self.latched_count = None;
         }
-        if high { (count >> 8) as u8 } else { count as u8 }
+        byte
     }
 
-    pub(super) fn write(&mut self, value: u8, t: u64) {
-        let count = match (self.access, self.low_written) {
-            (1, _) => u16::from(value),
-            (2, _) => u16::from(value) << 8,
-            (_, None) => {
-                self.low_written = Some(value);
-                if self.mode == Mode::Terminal {
-                    // The first byte stops the counter, and its output stays low.
-                    self.run = None;
-                }
-                return;
-            }
-            (_, Some(low)) => u16::from(value) << 8 | u16::from(low),
-        };
-        self.low_written = None;
-        self.load(self.decoded(count), t);
-    }
-
-    fn load(&mut self, reload: u32, t: u64) {
-        self.settle(t);
-        self.reload = Some(reload);
-        match &mut self.run {
-            // What counts goes on to the end of its period.
-            Some(run) if self.mode.periodic() && run.frozen.is_none() => {
-                let periods = t.saturating_sub(run.start) / u64::from(run.reload) + 1;
-                run.next = Some((run.start + periods * u64::from(run.reload), reload));
-            }
-            _ if self.mode.by_gate() => {}
-            _ => self.start(reload, t),
+    /// Latches the count, unless one is latched already.
+    pub(super) fn latch_count(&mut self) {
+        if self.latched_count.is_none() {
+            self.latched_count = Some(self.count());
         }
     }
 
-    fn start(&mut self, reload: u32, t: u64) {
-        let frozen = (!self.gate).then_some(0);
-        self.run = Some(Run { start: t, reload, next: None, frozen });
-    }
-
-    /// Takes over a new count whose time has come.
-    pub(super) fn settle(&mut self, t: u64) {
-        if let Some(run) = &mut self.run
-            && let Some((at, reload)) = run.next
-            && at <= t
-        {
-            *run = Run { start: at, reload, next: None, frozen: None };
+    /// Latches the status, unless one is latched already.
+    pub(super) fn latch_status(&mut self) {
+        if self.latched_status.is_none() {
+            let counter = &self.counter;
+            let flags = u8::from(counter.out()) << 7 | u8::from(counter.null()) << 6;
+            self.latched_status = Some(flags | self.settings);
         }
     }
 
-    pub(super) fn set_gate(&mut self, gate: bool, t: u64) {
-        if gate == self.gate {
-            return;
-        }
-        self.settle(t);
-        self.gate = gate;
-        let reload = self.reload.unwrap_or(1);
-        match (self.mode, &mut self.run) {
-            (Mode::OneShot | Mode::GateStrobe, _) if gate && self.reload.is_some() => {
-                self.run = Some(Run { start: t, reload, next: None, frozen: None });
-            }
-            (Mode::OneShot | Mode::GateStrobe, _) | (_, None) => {}
-            (_, Some(run)) if !gate => run.frozen = Some(t - run.start),
-            (Mode::Rate | Mode::Square, Some(_)) => self.start(reload, t),
-            (_, Some(run)) => {
-                let passed = run.frozen.take().unwrap_or(0);
-                run.start = t.saturating_sub(passed);
-            }
+    fn access(&self) -> Access {
+        match self.settings >> 4 {
+            1 => Access::Low,
+            2 => Access::High,
+            _ => Access::LowThenHigh,
         }
     }
 
-    pub(super) fn gate(&self) -> bool {
-        self.gate
-    }
-
-    fn passed(run: &Run, t: u64) -> u64 {
-        run.frozen.unwrap_or_else(|| t.saturating_sub(run.start))
-    }
-
-    /// The output.
-    pub(super) fn out(&self, t: u64) -> bool {
-        let Some(run) = &self.run else { return self.mode != Mode::Terminal };
-        let passed = Self::passed(run, t);
-        let reload = u64::from(run.reload);
-        match self.mode {
-            Mode::Terminal | Mode::OneShot => passed >= reload,
-            Mode::Rate => run.frozen.is_some() || reload == 1 || passed % reload != reload - 1,
-            Mode::Square => {
-                run.frozen.is_some() || passed % reload < u64::from(first_half(run.reload))
-            }
-            Mode::Strobe | Mode::GateStrobe => passed != reload,
-        }
-    }
-
-    /// The first tick after `t` in which the output rises.
-    pub(super) fn next_rise(&self, t: u64) -> Option<u64> {
-        let run = self.run.as_ref().filter(|run| run.frozen.is_none())?;
-        let reload = u64::from(run.reload);
-        let once = |at: u64| (at > t).then_some(at);
-        match self.mode {
-            Mode::Terminal | Mode::OneShot => once(run.start + reload),
-            Mode::Strobe | Mode::GateStrobe => once(run.start + reload + 1),
-            Mode::Rate | Mode::Square => {
-                let periods = t.saturating_sub(run.start) / reload + 1;
-                Some(run.start + periods * reload)
-            }
-        }
-    }
-
-    /// Whether interrupts may come again and again.
-    pub(super) fn periodic(&self) -> bool {
-        self.mode.periodic()
-    }
-
-    /// The count that a read shows.
-    fn count(&self, t: u64) -> u16 {
-        let Some(run) = &self.run else { return self.encoded(self.reload.unwrap_or(0)) };
-        let passed = Self::passed(run, t);
-        let reload = u64::from(run.reload);
-        let modulus = if self.bcd { 10_000 } else { 0x1_0000 };
-        let value = match self.mode {
-            Mode::Rate => reload - passed % reload,
-            Mode::Square => {
-                let half = u64::from(first_half(run.reload));
-                let within = passed % reload;
-                let within = if within < half { within } else { within - half };
-                (reload & !1).saturating_sub(2 * within)
-            }
-            _ => (reload + modulus - passed % modulus) % modulus,
-        };
-        self.encoded(value as u32)
-    }
-
-    fn decoded(&self, count: u16) -> u32 {
-        let binary = if self.bcd {
-            (0..4)
-                .rev()
-                .fold(0, |sum, digit| sum * 10 + u32::from(count >> (4 * digit) & 0xf).min(9))
+    /// The counting element in the channel's notation.
+    fn count(&self) -> u16 {
+        let value = self.counter.value();
+        let shown = if self.settings & BCD == 0 {
+            value
         } else {
-            u32::from(count)
+            (0..4).fold(0, |shown, digit| shown | (value / 10_u32.pow(digit) % 10) << (4 * digit))
         };
-        match binary {
-            0 if self.bcd => 10_000,
-            0 => 0x1_0000,
-            count => count,
-        }
+        u16::try_from(shown).expect("less than the modulus")
     }
 
-    fn encoded(&self, count: u32) -> u16 {
-        if !self.bcd {
-            return count as u16;
+    /// A count as written, in ticks: 1 to the modulus. A digit above nine counts for what it is.
+    fn ticks_of(&self, count: u16) -> u32 {
+        let count = u32::from(count);
+        let ticks = if self.settings & BCD == 0 {
+            count
+        } else {
+            (0..4).map(|digit| (count >> (4 * digit) & 0xf) * 10_u32.pow(digit)).sum()
+        };
+        match ticks % self.counter.modulus() {
+            0 => self.counter.modulus(),
+            ticks => ticks,
         }
-        (0..4).fold(0, |sum, digit| sum | (count / 10_u32.pow(digit) % 10) << (4 * digit)) as u16
     }
-}
-
-/// The high part of a square wave: the longer one if the count is odd.
-fn first_half(reload: u32) -> u32 {
-    reload.div_ceil(2)
 }

@@ -1,189 +1,199 @@
-//! The programmable interval timer: an 8254 at ports 0x40 to 0x43, and port 0x61 beside it.
+//! The programmable interval timer: an 8254 at 1,193,182 Hz, and port 0x61 next to it.
 //!
-//! Owns the three counters and the clock's ticks. Counter 0 drives ISA interrupt 0, counter 2 the
-//! speaker, whose gate and output are in port 0x61 (that of a PC/AT). Must not know interrupt
-//! controllers. Source: Intel's 8254 datasheet, sections "Programming" and "Mode Definitions".
+//! Owns the three channels and the two bits of port 0x61 that are kept. Must not know what OUT of
+//! channel 0 is wired to, nor threads or locks. Facts are from Intel's 8254 datasheet (order number
+//! 231164), and for port 0x61 from the ICH datasheets' NMI_SC register.
 //!
-//! **Ticks.** The clock runs at 1,193,182 Hz. Tick `n` after the start begins at `ceil(n * 10^9 /
-//! 1193182)` ns. Everything is computed from ticks since the start, so no error adds up. An earlier
-//! `now` than the last is taken for the last.
+//! **Time.** The ticks of CLK are those of a clock of that rate since host nanosecond 0, the same for
+//! all channels. A write takes effect in the tick it falls into, and a count starts with the next one,
+//! as in the chip. Everything is computed from numbers of ticks, so counts stay in step with the host's
+//! clock for ever. `now` is the host's monotonic clock in ns; one that is earlier than another seen
+//! before (threads read the clock before they take a lock) counts as the latest seen.
 //!
-//! **Shortest period.** The rises of a periodic counter 0 that follow each other faster than
-//! [`Pit::new`] allows are reported together; the counter itself runs as programmed.
+//! **Interrupts.** [`Pit::advance`] reports rising edges of channel 0's OUT, any number since the last
+//! call as one. To be called when [`Pit::next_edge`] is due and after each write. A control word can
+//! itself raise OUT (mode 0 to any other), as in the chip.
 //!
 //! | threat | answer |
 //! |---|---|
-//! | a count of 1 in a periodic mode (illegal) | a period of one tick; nothing divides by zero |
-//! | a period of microseconds | the shortest period, and passed rises are one |
-//! | a time that runs backwards, or to the end of 64 bits | the last time counts; 128-bit arithmetic |
-//! | half-written counts, latches on top of latches | as the datasheet: the first latch counts, a control word drops all |
+//! | a periodic count of a few ticks, for an endless stream of interrupts | in modes 2 and 3 only every so many edges is reported that they are the least period apart; the count that is read keeps its pace. Reprogramming gives one edge for each write at most |
+//! | a host that was away for long | however many periods have passed, they are one edge and a bounded number of steps |
+//! | a count of 1 in mode 2 or 3 | counts as 2 |
+//! | decimal counts with digits above nine | count for what they are, modulo 10000 |
+//! | half-written counts, latches on latches, reads in the middle | flip-flops for each channel, bounded state |
+//! | another port than the five | reads as all ones, writes are ignored |
+//! | time going backwards, or to its end | the latest time seen; an edge beyond 64 bits of ns is none |
 
 mod channel;
+mod counter;
 #[cfg(test)]
 mod tests;
 
-use self::channel::Channel;
+use std::ops::RangeInclusive;
 
-/// Frequency of the clock, in Hz.
-pub const HZ: u64 = 1_193_182;
-/// The data port of counter 0.
-pub const CHANNEL_0: u16 = 0x40;
-/// The control port.
-pub const CONTROL: u16 = 0x43;
-const PORT_B: u16 = 0x61;
+use crate::time::Rate;
+use channel::Channel;
 
-const NS_PER_SECOND: u128 = 1_000_000_000;
-/// Port 0x61, bit 4 changes with every refresh of the memory: 18 ticks of this clock.
+/// Frequency of CLK.
+pub const HZ: u32 = 1_193_182;
+/// Ports of the chip: the counts of channels 0 to 2, and the control word.
+pub const PORTS: RangeInclusive<u16> = 0x40..=0x43;
+/// Gate and output of channel 2, the speaker, and the refresh toggle.
+pub const SPEAKER_PORT: u16 = 0x61;
+
+const CONTROL_PORT: u16 = 0x43;
+const CLK: Rate = Rate::of_hz(HZ);
+
+/// Port 0x61: gate of channel 2.
+const GATE_2: u8 = 1 << 0;
+/// Port 0x61: the speaker is on.
+const SPEAKER: u8 = 1 << 1;
+/// Port 0x61: changes with each refresh of the memory.
+const REFRESH: u8 = 1 << 4;
+/// Port 0x61: output of channel 2.
+const OUT_2: u8 = 1 << 5;
+/// One refresh (15.085 us) is a period of channel 1 as firmware sets it.
 const REFRESH_TICKS: u64 = 18;
+
+/// Read-back command, in place of a channel.
+const READ_BACK: u8 = 3;
+/// Read-back: do not latch the count.
+const NO_COUNT: u8 = 1 << 5;
+/// Read-back: do not latch the status.
+const NO_STATUS: u8 = 1 << 4;
 
 /// The timer.
 #[derive(Clone, Debug)]
 pub struct Pit {
     channels: [Channel; 3],
-    speaker: bool,
-    /// The last tick that was seen.
-    tick: u64,
-    /// The latest time that was seen, in ns.
+    /// The bits of port 0x61 that are written.
+    speaker: u8,
+    least_ticks: u64,
+    /// The latest time seen.
     now: u64,
-    least_period_ns: u64,
-    /// Counter 0 rose and it was not reported, as the last report was too recent.
-    owed: bool,
-    /// Host ns of the last report.
-    reported: Option<u64>,
-}
-
-fn tick_at(ns: u64) -> u64 {
-    (u128::from(ns) * u128::from(HZ) / NS_PER_SECOND) as u64
-}
-
-fn ns_of(tick: u64) -> u64 {
-    let ns = (u128::from(tick) * NS_PER_SECOND).div_ceil(u128::from(HZ));
-    u64::try_from(ns).unwrap_or(u64::MAX)
 }
 
 impl Pit {
-    /// A timer after power-up: no counter counts. Interrupts of a periodic counter 0 come at most
-    /// once in `least_period_ns`.
+    /// A timer whose channels stand still. In modes 2 and 3, channel 0 reports edges at least
+    /// `least_period_ns` apart.
     #[must_use]
     pub fn new(least_period_ns: u64) -> Self {
-        Pit {
-            channels: [Channel::new(true), Channel::new(true), Channel::new(false)],
-            speaker: false,
-            tick: 0,
-            now: 0,
-            least_period_ns,
-            owed: false,
-            reported: None,
-        }
+        // Rounded up, so that the spacing in nanoseconds is never below the least.
+        let least_ticks = CLK.ticks(least_period_ns).saturating_add(1);
+        Pit { channels: channels(least_ticks), speaker: 0, least_ticks, now: 0 }
     }
 
-    /// Reads port 0x40 to 0x43 or 0x61; others read as all ones.
+    /// As after power-on, which the datasheet leaves undefined: all channels stand still with OUT
+    /// high, and the gate of channel 2 is low. Time goes on.
+    pub fn reset(&mut self) {
+        let Pit { channels: all, speaker, least_ticks, now: _ } = self;
+        *all = channels(*least_ticks);
+        *speaker = 0;
+    }
+
+    /// Reads a byte from one of the ports.
     pub fn read(&mut self, port: u16, now: u64) -> u8 {
-        self.follow(now);
-        let tick = self.tick;
-        match port {
-            CHANNEL_0..CONTROL => self.channels[usize::from(port - CHANNEL_0)].read(tick),
-            PORT_B => {
-                let [_, _, second] = &self.channels;
-                u8::from(second.gate())
-                    | u8::from(self.speaker) << 1
-                    | ((tick / REFRESH_TICKS) as u8 & 1) << 4
-                    | u8::from(second.out(tick)) << 5
+        let tick = self.tick(now);
+        match (self.channel(port), port) {
+            (Some(channel), _) => {
+                channel.at(tick);
+                channel.read()
             }
+            (None, SPEAKER_PORT) => {
+                let out = self.channels[2].at(tick).out();
+                let refresh = (tick / REFRESH_TICKS) % 2 == 1;
+                let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+                self.speaker | bit(out, OUT_2) | bit(refresh, REFRESH)
+            }
+            // The control word cannot be read back.
             _ => 0xff,
         }
     }
 
-    /// Writes port 0x40 to 0x43 or 0x61; others are ignored.
+    /// Writes a byte to one of the ports.
     pub fn write(&mut self, port: u16, value: u8, now: u64) {
-        self.follow(now);
-        let tick = self.tick;
-        match port {
-            CHANNEL_0..CONTROL => {
-                self.channels[usize::from(port - CHANNEL_0)].write(value, tick);
+        let tick = self.tick(now);
+        match (self.channel(port), port) {
+            (Some(channel), _) => {
+                channel.at(tick);
+                channel.write(value);
             }
-            CONTROL => self.control(value),
-            PORT_B => {
-                self.speaker = value & 2 != 0;
-                self.channels[2].set_gate(value & 1 != 0, tick);
+            (None, CONTROL_PORT) => self.control(value, tick),
+            (None, SPEAKER_PORT) => {
+                self.speaker = value & (GATE_2 | SPEAKER);
+                self.channels[2].at(tick).set_gate(value & GATE_2 != 0);
             }
             _ => {}
         }
     }
 
-    fn control(&mut self, word: u8) {
-        let tick = self.tick;
-        let select = usize::from(word >> 6);
-        if select == 3 {
-            for (i, channel) in self.channels.iter_mut().enumerate() {
-                if word & (2 << i) == 0 {
-                    continue;
-                }
-                if word & 0x20 == 0 {
-                    channel.latch_count(tick);
-                }
-                if word & 0x10 == 0 {
-                    channel.latch_status(tick);
-                }
-            }
-        } else if word & 0x30 == 0 {
-            self.channels[select].latch_count(tick);
-        } else {
-            self.channels[select].set_control(word);
-            if select == 0 {
-                self.owed = false;
-            }
-        }
-    }
-
-    /// Brings the timer up to `now`. True: counter 0's output rose, once or more, and it is time to
-    /// say so.
+    /// Brings channel 0 to `now` and says whether its OUT has risen since the last call. Afterwards
+    /// [`Pit::next_edge`] is later than `now`.
+    #[must_use]
     pub fn advance(&mut self, now: u64) -> bool {
-        self.follow(now);
-        if !self.owed || self.earliest_report() > self.now {
-            return false;
-        }
-        self.owed = false;
-        self.reported = Some(self.now);
-        true
+        let tick = self.tick(now);
+        self.channels[0].at(tick).take_rise()
     }
 
-    /// Counter 0's output.
+    /// OUT of channel 0, at the time of the last call of any method that takes one.
     #[must_use]
     pub fn line(&self) -> bool {
-        self.channels[0].out(self.tick)
+        self.channels[0].counter().out()
     }
 
-    /// Host ns at which [`Pit::advance`] has a rise to report next. Later than the last time seen,
-    /// unless one is due.
+    /// Host ns of the next edge that [`Pit::advance`] will report, rounded up; the latest time seen
+    /// if one has not been reported yet. `None` while there is none to come.
     #[must_use]
     pub fn next_edge(&self) -> Option<u64> {
-        let rise = if self.owed {
-            Some(self.now)
-        } else {
-            self.channels[0].next_rise(self.tick).map(ns_of)
-        };
-        rise.map(|at| at.max(self.earliest_report()))
-    }
-
-    fn earliest_report(&self) -> u64 {
-        match self.reported {
-            Some(at) if self.channels[0].periodic() => at.saturating_add(self.least_period_ns),
-            _ => 0,
+        let counter = self.channels[0].counter();
+        if counter.has_risen() {
+            return Some(self.now);
         }
+        CLK.ns_of(counter.next_rise()?)
     }
 
-    /// Counts up to `now`.
-    fn follow(&mut self, now: u64) {
+    /// Takes note of the time; the tick it falls into.
+    fn tick(&mut self, now: u64) -> u64 {
         self.now = self.now.max(now);
-        let tick = tick_at(self.now);
-        let first = &mut self.channels[0];
-        if first.next_rise(self.tick).is_some_and(|at| at <= tick) {
-            self.owed = true;
-        }
-        self.tick = tick;
-        for channel in &mut self.channels {
-            channel.settle(tick);
+        let tick = CLK.ticks(self.now);
+        // Channel 0 is what `line` and `next_edge` speak of.
+        self.channels[0].at(tick);
+        tick
+    }
+
+    fn channel(&mut self, port: u16) -> Option<&mut Channel> {
+        let index = usize::from(port.checked_sub(*PORTS.start())?);
+        self.channels.get_mut(index)
+    }
+
+    /// A write to the control port.
+    fn control(&mut self, word: u8, tick: u64) {
+        let select = word >> 6;
+        if select == READ_BACK {
+            for (i, channel) in self.channels.iter_mut().enumerate() {
+                if word & 2 << i != 0 {
+                    channel.at(tick);
+                    if word & NO_COUNT == 0 {
+                        channel.latch_count();
+                    }
+                    if word & NO_STATUS == 0 {
+                        channel.latch_status();
+                    }
+                }
+            }
+        } else if let Some(channel) = self.channels.get_mut(usize::from(select)) {
+            channel.at(tick);
+            // No access mode: a latch command.
+            if word & 0x30 == 0 {
+                channel.latch_count();
+            } else {
+                channel.set_control(word);
+            }
         }
     }
+}
+
+/// Channels that stand still; the gates of 0 and 1 are always high.
+fn channels(least_ticks: u64) -> [Channel; 3] {
+    [Channel::new(true, least_ticks), Channel::new(true, 0), Channel::new(false, 0)]
 }

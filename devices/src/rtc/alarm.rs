@@ -1,82 +1,49 @@
-//! When the alarm comes.
+//! When an alarm's bytes match the time of day.
 //!
-//! Owns the search for the next second that the three alarm registers allow, each of which is a
-//! value or anything (0xc0 to 0xff). Must not know interrupts.
+//! Owns no state. Must not know dates, flags or nanoseconds.
 
-use super::calendar::DAY;
-use super::{HOURS_ALARM, MINUTES_ALARM, NS, Rtc, SECONDS_ALARM};
+use super::calendar::{self, DAY};
 
-/// One alarm register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    Any,
-    Only(u32),
+/// A byte of the alarm from here on matches everything (datasheet, "don't care").
+const ANY: u8 = 0xc0;
+
+/// The bytes of an alarm, as written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Alarm {
+    pub(super) seconds: u8,
+    pub(super) minutes: u8,
+    pub(super) hours: u8,
 }
 
-impl Field {
-    /// The values below `end` that are allowed, from `from` on.
-    fn from(self, from: u32, end: u32) -> impl Iterator<Item = u32> {
-        let (first, last) = match self {
-            Field::Any => (from, end),
-            Field::Only(value) if value >= from => (value, (value + 1).min(end)),
-            Field::Only(_) => (end, end),
-        };
-        first..last
-    }
-}
+impl Alarm {
+    /// Seconds (1 to a day) from a time of day to the next match in register B's notation; `None`
+    /// when a byte is no time at all.
+    pub(super) fn next(self, time_of_day: i64, b: u8) -> Option<i64> {
+        let second = only(self.seconds, 60, |value| calendar::encode(value, b))?;
+        let minute = only(self.minutes, 60, |value| calendar::encode(value, b))?;
+        let hour = only(self.hours, 24, |value| calendar::encode_hour(value, b))?;
 
-/// The first second of a day, from `from` on, that is allowed.
-fn first_match(hour: Field, minute: Field, second: Field, from: u32) -> Option<u32> {
-    for h in hour.from(from / 3600, 24) {
-        let from_minute = if h == from / 3600 { from / 60 % 60 } else { 0 };
-        for m in minute.from(from_minute, 60) {
-            let same = h == from / 3600 && m == from / 60 % 60;
-            if let Some(s) = second.from(if same { from % 60 } else { 0 }, 60).next() {
-                return Some(h * 3600 + m * 60 + s);
-            }
+        let mut at = time_of_day + 1;
+        if let Some(second) = second {
+            at += (second - at % 60).rem_euclid(60);
         }
-    }
-    None
-}
-
-impl Rtc {
-    /// Finds the next alarm after the present second.
-    pub(super) fn find_alarm(&mut self) {
-        let field = |at: usize, decoded: u32| {
-            if self.ram[at] >= 0xc0 { Field::Any } else { Field::Only(decoded) }
-        };
-        let second = field(SECONDS_ALARM, self.decoded(self.ram[SECONDS_ALARM]));
-        let minute = field(MINUTES_ALARM, self.decoded(self.ram[MINUTES_ALARM]));
-        let hour = field(HOURS_ALARM, self.decoded_hour(self.ram[HOURS_ALARM]));
-        let next = self.wall().div_euclid(NS) as i64 + 1;
-        let (day, from) = (next.div_euclid(DAY) * DAY, next.rem_euclid(DAY) as u32);
-        let today = first_match(hour, minute, second, from).map(|at| day + i64::from(at));
-        let tomorrow = || first_match(hour, minute, second, 0).map(|at| day + DAY + i64::from(at));
-        self.alarm_at = today.or_else(tomorrow);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_match_is_what_a_search_second_by_second_finds() {
-        let fields = [Field::Any, Field::Only(0), Field::Only(7), Field::Only(59), Field::Only(61)];
-        let fits = |field: Field, value: u32| field == Field::Any || field == Field::Only(value);
-        for hour in fields {
-            for minute in fields {
-                for second in fields {
-                    for from in [0, 1, 59, 60, 3599, 3600, 7 * 3600 + 7 * 60 + 8, 86_399] {
-                        let slow = (from..86_400).find(|at| {
-                            fits(hour, at / 3600)
-                                && fits(minute, at / 60 % 60)
-                                && fits(second, at % 60)
-                        });
-                        assert_eq!(first_match(hour, minute, second, from), slow);
-                    }
-                }
-            }
+        let minutes = minute.map_or(0, |minute| (minute - at / 60 % 60).rem_euclid(60));
+        if minutes > 0 {
+            at = (at / 60 + minutes) * 60 + second.unwrap_or(0);
         }
+        let hours = hour.map_or(0, |hour| (hour - at / 3600 % 24).rem_euclid(24));
+        if hours > 0 {
+            at = (at / 3600 + hours) * 3600 + minute.unwrap_or(0) * 60 + second.unwrap_or(0);
+        }
+        debug_assert!((1..=DAY).contains(&(at - time_of_day)));
+        Some(at - time_of_day)
     }
+}
+
+/// `Some(None)` for a byte that matches everything, else the value that is shown so, if any.
+fn only(byte: u8, values: i64, show: impl Fn(i64) -> u8) -> Option<Option<i64>> {
+    if byte >= ANY {
+        return Some(None);
+    }
+    (0..values).find(|value| show(*value) == byte).map(Some)
 }

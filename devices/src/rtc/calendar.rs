@@ -1,110 +1,115 @@
-//! Dates: days since 1970 to year, month and day, and back.
+//! The Gregorian calendar, and how the clock's bytes show it.
 //!
-//! Owns the Gregorian calendar. Must not know registers.
+//! Owns no state. Must not know registers, ports or interrupts. Years run from 0 to 9999, which two
+//! bytes of two digits can show, and begin again after that; rules of the calendar hold for all of
+//! them, whatever history did.
+
+/// Seconds in a day.
+pub(super) const DAY: i64 = 86_400;
+/// Seconds from the start of year 0 to the start of 1970.
+pub(super) const UNIX_EPOCH: i64 = 719_528 * DAY;
+
+const DAYS_IN_400_YEARS: i64 = 146_097;
+const SECONDS_IN_10_000_YEARS: i64 = 25 * DAYS_IN_400_YEARS * DAY;
+
+/// Register B: hours from 0 to 23 (else 1 to 12 and a bit for the afternoon).
+pub(super) const HOURS_24: u8 = 1 << 1;
+/// Register B: binary (else binary coded decimal).
+pub(super) const BINARY: u8 = 1 << 2;
+/// An hour byte's bit for the afternoon.
+const AFTERNOON: u8 = 1 << 7;
 
 /// A date and a time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Date {
     /// 0 to 9999.
-    pub year: u32,
+    pub(super) year: i64,
     /// 1 to 12.
-    pub month: u32,
+    pub(super) month: i64,
     /// 1 to 31.
-    pub day: u32,
-    /// Seconds since midnight.
-    pub second: u32,
+    pub(super) day: i64,
+    /// Since midnight.
+    pub(super) seconds: i64,
 }
-
-pub(super) const DAY: i64 = 86_400;
-/// Days of 400 years.
-const ERA: i64 = 146_097;
-/// 0000-03-01 is this many days before 1970-01-01.
-const MARCH_0: i64 = 719_468;
-/// The first second after the year 9999, and that of the year 0.
-const END: i64 = 253_402_300_800;
-const BEGIN: i64 = -62_167_219_200;
 
 impl Date {
-    /// From seconds since 1970; what lies beyond the years 0 to 9999 is cut off.
-    pub(super) fn at(unix: i64) -> Self {
-        let unix = unix.clamp(BEGIN, END - 1);
-        let days = unix.div_euclid(DAY) + MARCH_0;
-        let (era, of_era) = (days.div_euclid(ERA), days.rem_euclid(ERA));
-        // Years begin in March, so that the leap day is the last one.
-        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year + year / 4 - year / 100);
-        let shifted = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        let year = era * 400 + year + i64::from(month <= 2);
-        Date {
-            year: year as u32,
-            month: month as u32,
-            day: day as u32,
-            second: unix.rem_euclid(DAY) as u32,
+    /// From seconds since the start of year 0.
+    pub(super) fn of_seconds(seconds: i64) -> Self {
+        let seconds = seconds.rem_euclid(SECONDS_IN_10_000_YEARS);
+        let days = seconds / DAY;
+        // The mean year is short of 365.25 days, so this is the year or the one after.
+        let guess = days * 400 / DAYS_IN_400_YEARS;
+        let year = if days_before(guess + 1) <= days {
+            guess + 1
+        } else if days_before(guess) <= days {
+            guess
+        } else {
+            guess - 1
+        };
+        let mut day = days - days_before(year);
+        let mut month = 1;
+        while day >= days_in(year, month) {
+            day -= days_in(year, month);
+            month += 1;
         }
+        Date { year, month, day: day + 1, seconds: seconds % DAY }
     }
 
-    /// Seconds since 1970. A day or month out of range is counted on from the last one in range.
-    pub(super) fn unix(&self) -> i64 {
-        let month = i64::from(self.month.clamp(1, 12));
-        let year = i64::from(self.year) - i64::from(month <= 2);
-        let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-        let shifted = if month > 2 { month - 3 } else { month + 9 };
-        let of_year = (153 * shifted + 2) / 5 + i64::from(self.day.max(1)) - 1;
-        let days = era * ERA + of_era * 365 + of_era / 4 - of_era / 100 + of_year - MARCH_0;
-        days * DAY + i64::from(self.second)
-    }
-
-    /// 1: Sunday, to 7, of seconds since 1970.
-    pub(super) fn weekday(unix: i64) -> u8 {
-        // 1970-01-01 was a Thursday.
-        ((unix.div_euclid(DAY) + 4).rem_euclid(7) + 1) as u8
+    /// Seconds since the start of year 0.
+    pub(super) fn to_seconds(self) -> i64 {
+        let months: i64 = (1..self.month).map(|month| days_in(self.year, month)).sum();
+        (days_before(self.year) + months + self.day - 1) * DAY + self.seconds
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Day of the week of a second since the start of year 0: 0 is Sunday, 6 Saturday.
+pub(super) fn weekday(seconds: i64) -> i64 {
+    // The first day of year 0 is a Saturday.
+    (seconds.div_euclid(DAY) + 6).rem_euclid(7)
+}
 
-    fn leap(year: u32) -> bool {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    }
+/// Days from the start of year 0 to that of `year`.
+fn days_before(year: i64) -> i64 {
+    // Leap years before it; year 0 is one.
+    let past = year + 3;
+    365 * year + past / 4 - (year + 99) / 100 + (year + 399) / 400
+}
 
-    #[test]
-    fn every_day_of_five_centuries_is_the_day_after_the_last() {
-        let (mut year, mut month, mut day) = (1970, 1, 1);
-        for days in 0..500 * 365 {
-            let date = Date::at(days * DAY + 3);
-            assert_eq!((date.year, date.month, date.day, date.second), (year, month, day, 3));
-            assert_eq!(date.unix(), days * DAY + 3);
-            let length = match month {
-                2 => 28 + u32::from(leap(year)),
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            day += 1;
-            if day > length {
-                (month, day) = (month + 1, 1);
-            }
-            if month > 12 {
-                (year, month) = (year + 1, 1);
-            }
-        }
+/// Days in a month from 1 to 12.
+pub(super) fn days_in(year: i64, month: i64) -> i64 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
     }
+}
 
-    #[test]
-    fn ends_of_time_are_cut_off() {
-        assert_eq!(Date::at(i64::MAX).year, 9999);
-        assert_eq!(Date::at(i64::MIN).year, 0);
-        assert_eq!(Date::at(END - 1).unix(), END - 1);
-        assert_eq!(Date::at(BEGIN).unix(), BEGIN);
-    }
+/// A number from 0 to 99 in register B's notation.
+pub(super) fn encode(value: i64, b: u8) -> u8 {
+    let value = u8::try_from(value.rem_euclid(100)).expect("less than 100");
+    if b & BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
+}
 
-    #[test]
-    fn weekdays() {
-        assert_eq!(Date::weekday(0), 5);
-        assert_eq!(Date::weekday(3 * DAY), 1);
-        assert_eq!(Date::weekday(-DAY), 4);
+/// What a byte stands for in register B's notation; digits above nine count for what they are.
+pub(super) fn decode(byte: u8, b: u8) -> i64 {
+    i64::from(if b & BINARY != 0 { byte } else { (byte >> 4) * 10 + (byte & 0xf) })
+}
+
+/// An hour from 0 to 23.
+pub(super) fn encode_hour(hour: i64, b: u8) -> u8 {
+    if b & HOURS_24 != 0 {
+        return encode(hour, b);
     }
+    let shown = encode((hour + 11) % 12 + 1, b);
+    if hour >= 12 { shown | AFTERNOON } else { shown }
+}
+
+/// The hour that a byte stands for, the nearest for one that stands for none.
+pub(super) fn decode_hour(byte: u8, b: u8) -> i64 {
+    if b & HOURS_24 != 0 {
+        return decode(byte, b).min(23);
+    }
+    let hour = decode(byte & !AFTERNOON, b).clamp(1, 12) % 12;
+    if byte & AFTERNOON != 0 { hour + 12 } else { hour }
 }

@@ -22,8 +22,8 @@ fn errands_come_to_an_end_and_the_deadline_is_in_the_future() {
             rtc: RtcConfig {
                 host_ns: 0,
                 unix_ns: 1 << 60,
-                low_memory: 1 << 26,
-                high_memory: 0,
+                memory_below_4g: 1 << 26,
+                memory_above_4g: 0,
                 least_period_ns: 200_000,
             },
             start_ns: 0,

@@ -85,11 +85,11 @@ pub fn checksum(bytes: &[u8]) -> u8 {
 }
 
 /// I/O port of ACPI's PM1a event block: status and enable, 2 bytes each.
-pub const PM1A_EVENT: u16 = acpi_pm::BASE;
+pub const PM1A_EVENT: u16 = acpi_pm::PM1A_EVENT;
 /// I/O port of ACPI's PM1a control register, 2 bytes.
-pub const PM1A_CONTROL: u16 = acpi_pm::BASE + 4;
+pub const PM1A_CONTROL: u16 = acpi_pm::PM1A_CONTROL;
 /// I/O port of ACPI's power management timer, 4 bytes.
-pub const PM_TIMER: u16 = acpi_pm::BASE + 8;
+pub const PM_TIMER: u16 = acpi_pm::PM_TIMER;
 /// I/O port of the reset register, 1 byte, which resets the machine at [`RESET_VALUE`].
 pub const RESET_PORT: u16 = 0xcf9;
 /// What resets the machine when written to [`RESET_PORT`].
@@ -97,7 +97,7 @@ pub const RESET_VALUE: u8 = 0x06;
 /// ISA interrupt, and GSI, of ACPI's events (SCI): level-triggered, active high.
 pub const SCI: u8 = 9;
 /// `SLP_TYP` of sleep state S5 (off), in bits 12:10 of the PM1a control register.
-pub const SLEEP_TYPE_OFF: u8 = acpi_pm::SLEEP_TYPE_OFF;
+pub const SLEEP_TYPE_OFF: u8 = acpi_pm::SLP_TYP_S5;
 
 /// Every range that the boot structures take, with its name, in ascending order.
 pub const TAKEN: [(&str, Range<u64>); 10] = [
