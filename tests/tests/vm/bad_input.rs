@@ -101,7 +101,7 @@ fn memory_that_cannot_be() {
 fn numbers_of_vcpus_and_vms_that_cannot_be() {
     for (option, value) in [
         ("--cpus", "0"),
-        ("--cpus", "65"),
+        ("--cpus", "1025"),
         ("--cpus", "x"),
         ("--cpus", "-1"),
         ("--count", "0"),

@@ -24,3 +24,13 @@ fn ring_of_vcpus_runs_beside_guests_whose_timers_are_served_by_it() {
     let ended = image("ipi", "cpus=4 rounds=300", &["--cpus", "4", "--count", "4"]).expect(0);
     assert_eq!(ended.stdout.matches("ok").count(), 4, "{ended:#?}");
 }
+
+#[test]
+fn more_vcpus_than_there_are_ids_of_8_bits_start() {
+    needs_kvm!();
+    for mode in ["migrate", "thread"] {
+        let cmdline = "cpus=260 apic=x2apic";
+        let ended = image("start", cmdline, &["--cpus", "260", "--timers", mode]).expect(0);
+        assert!(ended.stdout.contains("start: cpus=260 us="), "{ended:#?}");
+    }
+}
