@@ -120,7 +120,7 @@ impl Bench {
     /// Milliseconds from the SIPI until the last vCPU is alive.
     fn start(&self, mode: TimerMode, cpus: u32) -> Result<f64, String> {
         let taken = self.run(mode, cpus, "start", &format!("cpus={cpus}"))?;
-        let us = taken.output.split("us=").nth(1).map(str::trim);
+        let us = taken.output.split(" us=").nth(1).map(str::trim);
         let us: f64 = us.and_then(|us| us.parse().ok()).ok_or("image start says no time")?;
         Ok(us / 1e3)
     }
