@@ -18,6 +18,7 @@ pub mod domain;
 pub mod event_loop;
 pub mod fleet;
 pub mod gdb;
+pub mod guest_faults;
 pub mod in_kernel_lines;
 pub mod kvm;
 pub mod memory;

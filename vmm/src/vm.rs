@@ -4,7 +4,7 @@
 //! count of vCPUs that still run. Must not know how vCPUs are run. Building one is `build`'s.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use devices::apic::{DeliveryMode, Inbox, Ipi, Routing};
@@ -15,6 +15,7 @@ use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::gdb::rendezvous::Debugger;
+use crate::guest_faults::{GuestFault, GuestFaults};
 use crate::memory::GuestMemory;
 use crate::vcpu::{Held, Post};
 
@@ -46,8 +47,8 @@ pub struct VmShared {
     outcome: OnceLock<Outcome>,
     /// vCPU threads that have not ended. AcqRel: the last one reports after all have finished.
     running: AtomicU32,
-    /// Accesses to model-specific registers that nobody serves. Relaxed: a figure.
-    unknown_msrs: AtomicU64,
+    /// What the guest did to no effect.
+    pub faults: GuestFaults,
     ended: Arc<EventFd>,
 }
 
@@ -111,7 +112,7 @@ impl VmShared {
             debugger,
             outcome: OnceLock::new(),
             running: AtomicU32::new(cpus),
-            unknown_msrs: AtomicU64::new(0),
+            faults: GuestFaults::default(),
             ended,
         }
     }
@@ -151,12 +152,10 @@ impl VmShared {
         self.running.load(Ordering::Acquire) == 0
     }
 
-    /// The guest used a model-specific register that nobody serves. It gets #GP; the first few are
-    /// logged.
-    pub fn note_unknown_msr(&self, index: u32, write: bool) {
-        if self.unknown_msrs.fetch_add(1, Ordering::Relaxed) < 8 {
-            let access = if write { "write" } else { "read" };
-            tracing::debug!(vm = %self.name, "{access} of unknown MSR {index:#x}: #GP");
+    /// Notes what the guest did to no effect, at `now` (ns).
+    pub fn note_fault(&self, fault: GuestFault, now: u64) {
+        if let Some(line) = self.faults.note(fault, now) {
+            tracing::debug!(vm = %self.name, unlogged = line.unlogged, "{fault}");
         }
     }
 }

@@ -35,6 +35,7 @@ const INIT: u32 = 1 << 10;
 const TIMER: u32 = 1 << 11;
 const EXTINT: u32 = 1 << 12;
 const LEVEL: u32 = 1 << 13;
+const SECOND_NMI: u32 = 1 << 14;
 
 /// The inbox of one local APIC.
 #[derive(Debug, Default)]
@@ -50,8 +51,9 @@ pub struct Inbox {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Pulled {
-    /// An NMI was posted.
-    pub nmi: bool,
+    /// How many NMIs were posted, 0 to 2: one that is delivered at once and one that waits for its
+    /// IRET. A processor drops what comes beyond (SDM 7.7.1: only one is remembered).
+    pub nmis: u8,
     /// INIT was posted: the owner resets the vCPU, the APIC included
     /// ([`super::LocalApic::init_reset`]), before it looks at `sipi`.
     pub init: bool,
@@ -89,7 +91,7 @@ impl Inbox {
 
     /// Posts an NMI.
     pub fn post_nmi(&self) {
-        self.events.fetch_or(NMI, Ordering::SeqCst);
+        self.change(|events| events | NMI | if events & NMI == 0 { 0 } else { SECOND_NMI });
     }
 
     /// Posts INIT, and withdraws a start-up IPI that was not taken yet.
@@ -123,7 +125,7 @@ impl Inbox {
         };
         let levels = if events & LEVEL == 0 { [0; 4] } else { self.levels.each_ref().map(take) };
         let pulled = Pulled {
-            nmi: events & NMI != 0,
+            nmis: u8::from(events & NMI != 0) + u8::from(events & SECOND_NMI != 0),
             init: events & INIT != 0,
             sipi: (events & SIPI != 0).then_some((events & SIPI_VECTOR) as u8),
             timer: events & TIMER != 0,

@@ -11,6 +11,7 @@
 //! | 8 | CMOS clock | 8 | 8 |
 //! | 9 | ACPI (SCI), level | 9 | 9 |
 //! | INTR | PIC | | 0 |
+//! | 0 to 23 | the guest itself, by [`ports::Region::TestLines`] | as above | as above |
 //!
 //! **Timers.** The three that can interrupt have one next time, [`Chipset::deadline`]. It counts
 //! only what can get through: a PIT whose line is masked everywhere costs its host nothing, and its
@@ -49,6 +50,10 @@ pub const SERIAL_IRQ: u8 = 4;
 const RTC_IRQ: u8 = 8;
 /// ISA interrupt of ACPI events.
 const SCI_IRQ: u8 = 9;
+/// Interrupt lines that the PICs have, too.
+const ISA_LINES: u8 = 16;
+/// Interrupt lines.
+const LINES: u8 = 24;
 /// Pin of the I/O APIC that the PIC's output drives.
 const EXTINT_PIN: u8 = 0;
 
@@ -77,9 +82,9 @@ pub enum Errand {
     Intr,
     /// The next time became earlier, or there is one at last: [`Board::deadline`].
     Earlier,
-    /// With external controllers: an ISA interrupt line has this level now.
+    /// With external controllers: an interrupt line has this level now.
     Line {
-        /// ISA interrupt, 0 to 15.
+        /// ISA interrupt, 0 to 15, or a line of the I/O APIC alone, 16 to 23.
         irq: u8,
         /// Asserted.
         asserted: bool,
@@ -96,10 +101,12 @@ pub struct Chipset {
     port92: Port92,
     reset_control: ResetControl,
     external: bool,
-    /// Levels of the ISA lines, one bit each, as last driven.
-    lines: u16,
+    /// Levels of the lines, one bit each, as last driven.
+    lines: u32,
     /// Of those, what has not been told outside yet.
-    untold: u16,
+    untold: u32,
+    /// Lines that the guest holds asserted itself, whatever else drives them.
+    held: u32,
     /// With external controllers: edges that have not been told.
     pulses: u16,
 }
@@ -119,6 +126,7 @@ impl Chipset {
             external: config.external_controllers,
             lines: 0,
             untold: 0,
+            held: 0,
             pulses: 0,
         }
     }
@@ -227,7 +235,7 @@ impl Chipset {
             let bit = self.pulses & self.pulses.wrapping_neg();
             self.pulses ^= bit;
             // What follows is the end of the pulse, or the level that the line has now.
-            self.untold |= bit;
+            self.untold |= u32::from(bit);
             return Some(Errand::Line { irq: bit.trailing_zeros() as u8, asserted: true });
         }
         if self.untold == 0 {
@@ -247,8 +255,18 @@ impl Chipset {
         }
     }
 
+    /// The guest drives a line, 0 to 23, by hand; others are ignored.
+    fn hold(&mut self, line: u8, asserted: bool) {
+        if line < LINES {
+            self.held &= !(1 << line);
+            self.held |= u32::from(asserted) << line;
+            self.drive(line, asserted);
+        }
+    }
+
     fn drive(&mut self, irq: u8, asserted: bool) {
-        let Some(bit) = 1_u16.checked_shl(u32::from(irq)) else { return };
+        let Some(bit) = 1_u32.checked_shl(u32::from(irq)) else { return };
+        let asserted = asserted || self.held & bit != 0;
         if (self.lines & bit != 0) == asserted {
             return;
         }
@@ -257,7 +275,9 @@ impl Chipset {
             self.untold |= bit;
             return;
         }
-        self.pic.set_line(irq, asserted);
+        if irq < ISA_LINES {
+            self.pic.set_line(irq, asserted);
+        }
         self.ioapic.set_line(pin_of(irq), asserted);
     }
 }

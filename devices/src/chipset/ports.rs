@@ -34,6 +34,9 @@ pub enum Region {
     AcpiPm,
     /// The power-off port of Cloud Hypervisor and of newer QEMU and Bochs.
     PowerOff,
+    /// Interrupt lines that a guest drives by hand: 0 lowers the line of the port, anything else
+    /// raises it. As the ports of QEMU's `pc-testdev`, for tests of interrupt controllers.
+    TestLines,
 }
 
 impl Region {
@@ -52,7 +55,7 @@ impl Region {
 }
 
 /// I/O ports, in ascending order.
-pub const PORTS: [(RangeInclusive<u16>, Region); 10] = [
+pub const PORTS: [(RangeInclusive<u16>, Region); 11] = [
     (0x20..=0x21, Region::PicMaster),
     (0x40..=0x43, Region::Pit),
     (0x61..=0x61, Region::PortB),
@@ -62,6 +65,7 @@ pub const PORTS: [(RangeInclusive<u16>, Region); 10] = [
     (0x4d0..=0x4d1, Region::Elcr),
     (ports::CLOUD_HYPERVISOR_SHUTDOWN..=ports::BOCHS_SHUTDOWN + 1, Region::PowerOff),
     (0xcf9..=0xcf9, Region::ResetControl),
+    (0x2000..=0x2017, Region::TestLines),
     (acpi_pm::PORTS, Region::AcpiPm),
 ];
 
@@ -116,7 +120,7 @@ impl Chipset {
             Region::Cmos => self.rtc.read(port, now),
             Region::Port92 => self.port92.read(),
             Region::ResetControl => self.reset_control.read(),
-            Region::IoApic | Region::AcpiPm | Region::PowerOff => 0xff,
+            Region::IoApic | Region::AcpiPm | Region::PowerOff | Region::TestLines => 0xff,
         }
     }
 
@@ -132,6 +136,7 @@ impl Chipset {
             Region::Cmos => self.rtc.write(port, value, now),
             Region::Port92 => return self.port92.write(value).into(),
             Region::ResetControl => return self.reset_control.write(value).into(),
+            Region::TestLines => self.hold(offset as u8, value != 0),
             Region::IoApic | Region::AcpiPm | Region::PowerOff => {}
         }
         Outcome::None

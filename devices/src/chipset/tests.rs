@@ -226,3 +226,46 @@ fn word_access_reaches_both_ports() {
     // IRQ 0, 1, 2, 8 and 13 are always edge-triggered.
     assert_eq!(elcr, [0xf8, 0xde]);
 }
+
+#[test]
+fn guest_drives_lines_by_hand() {
+    let machine = Machine::new(false);
+    machine.ioapic(0x10 + 2 * 14, 0x70, 0);
+    machine.ioapic(0x10 + 2 * 23, 0x71, 0);
+    for (port, vector) in [(0x200e, 0x70), (0x2017, 0x71)] {
+        assert_eq!(machine.out(port, 1, 0), Outcome::Errands);
+        let vectors: Vec<_> = machine.messages().iter().map(|message| message.vector).collect();
+        assert_eq!(vectors, [vector]);
+        assert_eq!(machine.out(port, 2, 0), Outcome::None, "no new edge");
+        assert_eq!(machine.out(port, 0, 0), Outcome::None);
+        assert_eq!(machine.out(port, 1, 0), Outcome::Errands);
+        assert_eq!(machine.messages().len(), 1);
+    }
+    let mut data = [0];
+    assert_eq!(machine.bus.pio_read(0x200e, &mut data, 0), Outcome::None);
+    assert_eq!(data, [0xff]);
+}
+
+#[test]
+fn line_that_the_guest_holds_stays_asserted_when_its_device_lets_go() {
+    let machine = Machine::new(false);
+    machine.ioapic(0x10 + 2 * 9, 0x8050, 0);
+    let _ = machine.out(0x2009, 1, 0);
+    assert_eq!(machine.messages().len(), 1);
+    // Any access settles the lines that follow a device's state.
+    machine.advance(1);
+    let (_, _) = machine.board.with(2, |chipset| chipset.end_of_interrupt(0x50));
+    assert_eq!(machine.messages().len(), 1, "still asserted");
+    let _ = machine.out(0x2009, 0, 3);
+    let (_, _) = machine.board.with(4, |chipset| chipset.end_of_interrupt(0x50));
+    assert!(machine.messages().is_empty());
+}
+
+#[test]
+fn lines_driven_by_hand_reach_external_controllers() {
+    let machine = Machine::new(true);
+    let _ = machine.out(0x2010, 1, 0);
+    assert_eq!(machine.errands(), [Errand::Line { irq: 16, asserted: true }]);
+    let _ = machine.out(0x2010, 0, 0);
+    assert_eq!(machine.errands(), [Errand::Line { irq: 16, asserted: false }]);
+}

@@ -122,8 +122,10 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
         held.wait_sipi = false;
         held.forget_run_state();
     }
-    if pulled.nmi && !held.wait_sipi {
-        held.give_nmi().map_err(CrashCause::kvm)?;
+    for _ in 0..pulled.nmis {
+        if !held.wait_sipi {
+            held.give_nmi().map_err(CrashCause::kvm)?;
+        }
     }
     Ok(())
 }

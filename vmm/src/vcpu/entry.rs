@@ -27,6 +27,8 @@ use crate::vm::CrashCause;
 /// Exits that one instruction can lead to before KVM lets others in: it looks up every 1024 rounds of
 /// a string instruction.
 const MOST_COMPLETIONS: u32 = 2048;
+/// One NMI that is delivered at once and one that waits for its IRET.
+const MOST_NMIS: u8 = 2;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
@@ -178,7 +180,9 @@ impl Core {
             self.fd.nmi()?;
         } else {
             // The staged event state is written at the next entry and would erase KVM's own note.
-            run.s.regs.events.nmi.pending = 1;
+            // SAFETY: every bit pattern of the union's `regs` is valid.
+            let nmi = unsafe { &mut run.s.regs.events.nmi };
+            nmi.pending = (nmi.pending + 1).min(MOST_NMIS);
         }
         self.nmi_given = true;
         Ok(())

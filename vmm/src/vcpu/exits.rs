@@ -3,12 +3,15 @@
 //! Turns an exit into a [`Next`] and serves port, MMIO and MSR accesses from the bus and the local
 //! APIC. Owns no state. Must not know threads, the hierarchy or who runs the vCPU.
 
+use std::ops::RangeInclusive;
+
 use devices::apic::{Effect, Ipi, LocalApic};
 use devices::bus;
 use devices::time::Moment;
 use kvm_ioctls::{ReadMsrExit, VcpuExit, WriteMsrExit};
 
 use crate::gdb::rendezvous::Reason;
+use crate::guest_faults::GuestFault;
 use crate::msr::TscMove;
 use crate::trail::{Kind, Trail};
 use crate::vm::{CrashCause, Outcome, VmShared};
@@ -20,6 +23,8 @@ const KVM_PV_EOI: u32 = 0x4b56_4d04;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 const APIC_PAGE: u64 = 0x1000;
+/// Where PCs have their I/O APICs, HPET, TPM, local APICs, message-signalled interrupts and firmware.
+const CHIPSET_WINDOW: RangeInclusive<u64> = 0xfe00_0000..=0xffff_ffff;
 /// DR6: which breakpoints were met (SDM vol. 3B, 18.2.3).
 const DR6_BREAKPOINTS: u64 = 0xf;
 
@@ -135,7 +140,9 @@ pub(super) fn decode(
             trail.note(Kind::MmioWrite, address, low_bytes(data));
             match apic_offset(apic, address) {
                 Some(offset) => apic.write_mmio(offset, data, now).into(),
-                None => claimed(vm.bus.mmio_write(address, data, now.ns), address, true),
+                None => {
+                    claimed(vm, vm.bus.mmio_write(address, data, now.ns), address, true, now.ns)
+                }
             }
         }
         VcpuExit::MmioRead(address, data) => {
@@ -145,7 +152,9 @@ pub(super) fn decode(
                     apic.read_mmio(offset, data, now);
                     Next::Again
                 }
-                None => claimed(vm.bus.mmio_read(address, data, now.ns), address, false),
+                None => {
+                    claimed(vm, vm.bus.mmio_read(address, data, now.ns), address, false, now.ns)
+                }
             }
         }
         VcpuExit::IrqWindowOpen => {
@@ -176,8 +185,15 @@ fn failure(exit: &VcpuExit<'_>) -> CrashCause {
     }
 }
 
-fn claimed(outcome: bus::Outcome, address: u64, write: bool) -> Next {
+/// What an access to an address comes to. Where a PC's chipset answers, an access that no device
+/// claims has no effect, as kernels that look for devices expect. Anywhere else it is a stray one,
+/// and going on would hide a fault of the guest's.
+fn claimed(vm: &VmShared, outcome: bus::Outcome, address: u64, write: bool, now: u64) -> Next {
     match outcome {
+        bus::Outcome::Unclaimed if CHIPSET_WINDOW.contains(&address) => {
+            vm.note_fault(GuestFault::Address { address, write }, now);
+            Next::Again
+        }
         bus::Outcome::Unclaimed => Next::Crash(CrashCause::Unmapped { address, write }),
         other => other.into(),
     }
@@ -213,7 +229,7 @@ fn write_msr(exit: WriteMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: M
             };
         }
     } else {
-        vm.note_unknown_msr(exit.index, true);
+        vm.note_fault(GuestFault::Msr { index: exit.index, write: true }, now.ns);
     }
     // Any value but 0 makes KVM inject #GP (KVM API, "KVM_EXIT_X86_WRMSR").
     *exit.error = 1;
@@ -224,7 +240,7 @@ fn read_msr(exit: ReadMsrExit<'_>, apic: &mut LocalApic, vm: &VmShared, now: Mom
     let value = if is_apic_msr(exit.index) {
         apic.read_msr(exit.index, now).ok()
     } else {
-        vm.note_unknown_msr(exit.index, false);
+        vm.note_fault(GuestFault::Msr { index: exit.index, write: false }, now.ns);
         None
     };
     *exit.error = u8::from(value.is_none());

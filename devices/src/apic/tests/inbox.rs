@@ -15,7 +15,7 @@ fn everything_posted_is_pulled_once() {
     inbox.post_init();
     inbox.post_sipi(0x9a);
     inbox.post_timer();
-    let all = Pulled { nmi: true, init: true, sipi: Some(0x9a), timer: true, extint: false };
+    let all = Pulled { nmis: 1, init: true, sipi: Some(0x9a), timer: true, extint: false };
     assert_eq!(apic.pull(&inbox), all);
     assert_eq!(vectors(&mut apic, IRR), [0x10, 0xff]);
     apic.init_reset();
@@ -37,8 +37,20 @@ fn race_1_init_withdraws_a_sipi_that_came_before() {
     inbox.post_sipi(0x9a);
     inbox.post_nmi();
     inbox.post_init();
-    let left = Pulled { nmi: true, init: true, sipi: None, timer: false, extint: false };
+    let left = Pulled { nmis: 1, init: true, sipi: None, timer: false, extint: false };
     assert_eq!(x2apic().pull(&inbox), left);
+}
+
+/// SDM vol. 3A, 7.7.1: of the NMIs that come while one is handled, one is remembered.
+#[test]
+fn two_nmis_are_kept_and_no_more() {
+    let inbox = Inbox::new();
+    for (posted, kept) in [(0, 0), (1, 1), (2, 2), (3, 2), (9, 2)] {
+        for _ in 0..posted {
+            inbox.post_nmi();
+        }
+        assert_eq!(x2apic().pull(&inbox).nmis, kept);
+    }
 }
 
 /// SDM 9.4.4.1.
@@ -133,7 +145,7 @@ fn sipi_never_overtakes_its_init() {
         while seen.load(Ordering::Relaxed) < u64::from(ROUNDS) {
             let pulled = apic.pull(&inbox);
             inits += u64::from(pulled.init);
-            nmis += u64::from(pulled.nmi);
+            nmis += u64::from(pulled.nmis);
             if let Some(vector) = pulled.sipi {
                 assert_eq!((inits, nmis), (u64::from(vector), u64::from(vector)));
                 seen.store(u64::from(vector), Ordering::Release);

@@ -195,5 +195,5 @@ fn software_disabled_apic_takes_messages_without_a_vector() {
     inbox.post_init();
     inbox.post_sipi(9);
     let pulled = apic.pull(&inbox);
-    assert!(pulled.nmi && pulled.init && pulled.sipi == Some(9));
+    assert!(pulled.nmis == 1 && pulled.init && pulled.sipi == Some(9));
 }
