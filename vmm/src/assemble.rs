@@ -134,15 +134,23 @@ pub struct Place<'a> {
     pub id: u32,
     /// The domain its vCPUs join.
     pub domain: &'a Domain,
-    /// Their first slot there.
-    pub first_slot: u32,
+    /// Their slots there, one for each.
+    pub slots: Box<[Slot]>,
     /// Told when the VM has ended.
     pub ended: Arc<EventFd>,
     /// Its serial port's output.
     pub console: ConsoleWriter,
 }
 
-/// Builds the VM; its vCPUs wait in the domain for their threads.
+/// A VM that was built and not started.
+pub struct Built {
+    /// What its vCPUs share.
+    pub vm: Arc<VmShared>,
+    /// Its vCPUs, in order. None has a thread, or sits in the domain.
+    pub vcpus: Vec<Arc<Vcpu>>,
+}
+
+/// Builds the VM.
 ///
 /// # Errors
 /// [`BuildError`], each naming what is wrong.
@@ -151,7 +159,7 @@ pub fn build(
     facts: &Facts,
     config: &VmConfig,
     place: Place<'_>,
-) -> Result<Arc<VmShared>, BuildError> {
+) -> Result<Built, BuildError> {
     let most = host.max_vcpus();
     if config.cpus == 0 || config.cpus > most {
         return Err(BuildError::TooManyCpus { asked: config.cpus, most });
@@ -179,7 +187,7 @@ pub fn build(
         name: format!("vm{}", place.id),
         id: place.id,
         cpus: config.cpus,
-        first_slot: place.first_slot,
+        slots: place.slots,
         bus,
         board,
         user_apic,
@@ -189,7 +197,8 @@ pub fn build(
         debugger,
         ended: place.ended,
     }));
-    for index in 0..config.cpus {
+    let mut vcpus = Vec::with_capacity(vm.slots.len());
+    for (index, slot) in (0..).zip(&vm.slots) {
         let fd = vm.fd.create_vcpu(u64::from(index)).map_err(kvm("cannot create a vCPU"))?;
         let options = cpuid::Options {
             cpus: config.cpus,
@@ -218,10 +227,9 @@ pub fn build(
             boot::set_init_state(&fd)?;
         }
         let core = Core::new(fd, apic, tsc_offset, user_apic && index > 0);
-        let slot = Slot(place.first_slot + index);
-        place.domain.add(Arc::new(Vcpu::new(Arc::clone(&vm), index, slot, core)));
+        vcpus.push(Arc::new(Vcpu::new(Arc::clone(&vm), index, *slot, core)));
     }
-    Ok(vm)
+    Ok(Built { vm, vcpus })
 }
 
 fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<bool, BuildError> {

@@ -5,11 +5,14 @@
 //! all of the process's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
+use crossbeam_epoch::{self as epoch, Guard};
 use thiserror::Error;
-use tmigr::{Hierarchy, Notice, Slot, Trace, TraceEvent};
+use tmigr::{Hierarchy, Notice, Slot, SlotError, Trace, TraceEvent};
 
+use crate::seats::Seats;
 use crate::vcpu::{Post, State, Stats, Tell, Vcpu};
 use crate::vm::VmShared;
 
@@ -64,7 +67,7 @@ impl Policy {
     }
 }
 
-/// Why a domain could not be made or a slot not be prepared.
+/// Why a domain could not be made or not take in another vCPU.
 #[derive(Debug, Error)]
 pub enum DomainError {
     /// The hierarchy cannot have that many slots.
@@ -77,47 +80,148 @@ pub enum DomainError {
         source: tmigr::CreateError,
     },
     /// A slot could not be prepared.
-    #[error("cannot prepare slot {slot} of the timer hierarchy")]
-    Prepare {
-        /// The slot.
-        slot: u32,
-        /// What the hierarchy says.
-        #[source]
-        source: tmigr::PrepareError,
-    },
+    #[error("cannot prepare a slot of the timer hierarchy")]
+    Prepare(#[source] tmigr::PrepareError),
+    /// The housekeeper refuses.
+    #[error("cannot use the timer hierarchy")]
+    Housekeeper(#[source] SlotError),
+    /// All slots are in use.
+    #[error("no room for another vCPU: {0} is the most (--max-vcpus)")]
+    Full(u32),
 }
 
 /// The slot that belongs to no vCPU: preparing others needs an active one (see `tmigr`).
 const HOUSEKEEPER: Slot = Slot(0);
 
+/// Slots that are not in use, where there is no hierarchy to hand them out.
+struct Free {
+    given_up: Vec<Slot>,
+    /// All slots below this one were handed out at some time.
+    fresh: u32,
+}
+
 /// The vCPUs that look after each other's timers.
+///
+/// | variable | lock | writers | readers |
+/// |---|---|---|---|
+/// | `seats` | none: epochs | the controller | any thread |
+/// | `free` | its mutex, outermost: whoever admits or dismisses | the controller | the same |
+/// | the housekeeper's slot | `free`'s mutex | whoever admits | the hierarchy |
 pub struct Domain {
     /// How they are run.
     pub policy: Policy,
     hierarchy: Option<Hierarchy>,
-    /// By slot; 0 stays empty. Written once, before the vCPU's thread starts.
-    slots: Box<[OnceLock<Arc<Vcpu>>]>,
+    seats: Seats,
+    free: Mutex<Free>,
     /// Where the search for a helper starts. Relaxed: a hint.
     helper: AtomicU32,
 }
 
 impl Domain {
-    /// A domain for `vcpus` vCPUs, in the slots from 1 up, all prepared.
+    /// A domain with room for `most` vCPUs.
     ///
     /// # Errors
     /// The hierarchy cannot be that large.
-    pub fn new(policy: Policy, vcpus: u32) -> Result<Self, DomainError> {
-        let count = vcpus + 1;
+    pub fn new(policy: Policy, most: u32) -> Result<Self, DomainError> {
+        let count = most.saturating_add(1);
         let hierarchy = match policy.mode {
-            TimerMode::Migrate => Some(prepared(count)?),
+            TimerMode::Migrate => Some(with_housekeeper(count)?),
             _ => None,
         };
         Ok(Domain {
             policy,
             hierarchy,
-            slots: (0..count).map(|_| OnceLock::new()).collect(),
+            seats: Seats::new(count),
+            free: Mutex::new(Free { given_up: Vec::new(), fresh: HOUSEKEEPER.0 + 1 }),
             helper: AtomicU32::new(1),
         })
+    }
+
+    /// Slots for the vCPUs of a new VM. They belong to the caller, who seats vCPUs in them or
+    /// dismisses them.
+    ///
+    /// # Errors
+    /// There are not as many; none is taken then.
+    pub fn admit(&self, count: u32) -> Result<Box<[Slot]>, DomainError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = Vec::new();
+        let outcome = match &self.hierarchy {
+            Some(hierarchy) => self.acquire(hierarchy, count, &mut slots),
+            None => free.take(count, self.seats.len(), &mut slots),
+        };
+        drop(free);
+        if let Err(error) = outcome {
+            self.dismiss(&slots);
+            return Err(error);
+        }
+        Ok(slots.into())
+    }
+
+    /// Takes slots back whose vCPUs, if there were any, have ended with their threads.
+    pub fn dismiss(&self, slots: &[Slot]) {
+        for &slot in slots {
+            self.seats.leave(slot.0);
+            match &self.hierarchy {
+                Some(hierarchy) => self.give_up(hierarchy, slot),
+                None => {
+                    let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+                    free.given_up.push(slot);
+                }
+            }
+        }
+    }
+
+    fn acquire(
+        &self,
+        hierarchy: &Hierarchy,
+        count: u32,
+        slots: &mut Vec<Slot>,
+    ) -> Result<(), DomainError> {
+        let notices = hierarchy.activate(HOUSEKEEPER).map_err(DomainError::Housekeeper)?;
+        self.spread(notices);
+        let mut outcome = Ok(());
+        for _ in 0..count {
+            match hierarchy.acquire(0, HOUSEKEEPER) {
+                Ok((slot, notices)) => {
+                    slots.push(slot);
+                    self.spread(notices);
+                }
+                Err(tmigr::PrepareError::NoSuchSlot(_)) => {
+                    outcome = Err(DomainError::Full(self.seats.len() - 1));
+                    break;
+                }
+                Err(error) => {
+                    outcome = Err(DomainError::Prepare(error));
+                    break;
+                }
+            }
+        }
+        let left = hierarchy.deactivate(HOUSEKEEPER, None).map_err(DomainError::Housekeeper)?;
+        self.spread(left.notices);
+        if left.first.is_some() {
+            self.summon(HOUSEKEEPER);
+        }
+        outcome
+    }
+
+    fn give_up(&self, hierarchy: &Hierarchy, slot: Slot) {
+        loop {
+            match hierarchy.give_up(slot) {
+                Ok(left) => {
+                    self.spread(left.notices);
+                    if left.trigger.is_some() {
+                        self.summon(slot);
+                    }
+                    return;
+                }
+                // Another thread's pass has the slot; it gives it up with the end of that expiry.
+                Err(SlotError::Remote(_)) => thread::yield_now(),
+                Err(error) => {
+                    tracing::error!(slot = slot.0, %error, "cannot give up a slot");
+                    return;
+                }
+            }
+        }
     }
 
     /// The hierarchy, in mode `migrate`.
@@ -128,25 +232,13 @@ impl Domain {
 
     /// Puts a vCPU into its slot, which must be free.
     pub fn add(&self, vcpu: Arc<Vcpu>) {
-        let slot = vcpu.slot.0 as usize;
-        let taken = self.slots[slot].set(vcpu).is_err();
-        debug_assert!(!taken, "slot {slot} is taken");
+        self.seats.take(vcpu.slot.0, vcpu);
     }
 
-    /// The vCPU in a slot.
+    /// The vCPU in a slot, for as long as the thread is pinned.
     #[must_use]
-    pub fn vcpu(&self, slot: Slot) -> Option<&Vcpu> {
-        self.slots.get(slot.0 as usize)?.get().map(Arc::as_ref)
-    }
-
-    /// All vCPUs.
-    pub fn vcpus(&self) -> impl Iterator<Item = &Vcpu> {
-        self.slots.iter().filter_map(|slot| slot.get().map(Arc::as_ref))
-    }
-
-    /// All vCPUs, to be shared with their threads.
-    pub fn vcpus_shared(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
-        self.slots.iter().filter_map(OnceLock::get)
+    pub fn vcpu<'g>(&self, slot: Slot, guard: &'g Guard) -> Option<&'g Vcpu> {
+        self.seats.get(slot.0, guard)
     }
 
     /// Sets `PENDING` for what was put into the inbox of `vcpu`, and tells whoever must know.
@@ -163,46 +255,61 @@ impl Domain {
             }
             Tell::KickHome => vcpu.thread.kick(),
             Tell::KickBorrower(by) => {
-                if let Some(by) = self.vcpu(Slot(by)) {
+                if let Some(by) = self.vcpu(Slot(by), &epoch::pin()) {
                     by.thread.kick();
                 }
             }
         }
     }
 
+    /// Does something to each vCPU of a VM that has not left.
+    fn each(&self, vm: &VmShared, mut what: impl FnMut(&Vcpu)) {
+        let guard = epoch::pin();
+        vm.slots.iter().filter_map(|slot| self.vcpu(*slot, &guard)).for_each(&mut what);
+    }
+
     /// Asks all vCPUs of a VM to end.
     pub fn stop_vm(&self, vm: &VmShared) {
-        for index in 0..vm.cpus {
-            if let Some(vcpu) = self.vcpu(Slot(vm.first_slot + index)) {
-                self.tell(vcpu, vcpu.word.request_stop());
-            }
-        }
+        self.each(vm, |vcpu| self.tell(vcpu, vcpu.word.request_stop()));
         if let Some(debugger) = &vm.debugger {
             debugger.disturb();
         }
     }
 
+    /// Asks all vCPUs of a VM to pause.
+    pub fn pause_vm(&self, vm: &VmShared) {
+        self.each(vm, |vcpu| self.tell(vcpu, vcpu.word.request_pause()));
+    }
+
+    /// Lets all vCPUs of a VM go on.
+    pub fn resume_vm(&self, vm: &VmShared) {
+        self.each(vm, |vcpu| self.tell(vcpu, vcpu.word.resume()));
+    }
+
     /// Makes all vCPUs of a VM come to the debugger's rendezvous.
     pub fn call_for_debugger(&self, vm: &VmShared) {
-        for index in 0..vm.cpus {
-            if let Some(vcpu) = self.vcpu(Slot(vm.first_slot + index)) {
-                self.post(vcpu, Post::Startup);
-                vcpu.thread.kick();
-            }
-        }
+        self.each(vm, |vcpu| {
+            self.post(vcpu, Post::Startup);
+            vcpu.thread.kick();
+        });
     }
 
     /// Carries notices of the hierarchy, caused by `by`, to the threads that they concern.
     pub fn deliver(&self, by: &Vcpu, notices: impl IntoIterator<Item = Notice>) {
+        let others = notices.into_iter().filter(|notice| notice.slot != by.slot);
+        Stats::add(&by.stats.kicks, self.spread(others));
+    }
+
+    /// Carries notices to the threads that they concern. Answers how many there were.
+    fn spread(&self, notices: impl IntoIterator<Item = Notice>) -> u64 {
+        let mut told = 0;
         for notice in notices {
-            if notice.slot == by.slot {
-                continue;
-            }
-            if let Some(vcpu) = self.vcpu(notice.slot) {
-                Stats::add(&by.stats.kicks, 1);
+            if let Some(vcpu) = self.vcpu(notice.slot, &epoch::pin()) {
+                told += 1;
                 vcpu.thread.call_attention();
             }
         }
+        told
     }
 
     /// Nobody looks after the hierarchy any more: makes some available vCPU but `except` run, which
@@ -211,17 +318,19 @@ impl Domain {
     /// one that leaves later sees an idle tree itself and summons the next.
     pub fn summon(&self, except: Slot) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        let count = self.slots.len() as u32;
+        let guard = epoch::pin();
+        let count = self.seats.len();
         let start = self.helper.load(Ordering::Relaxed);
         let candidates = || (0..count).map(|i| Slot((start + i) % count));
         // A parked one can start at once; others only if there is none.
         for parked_only in [true, false] {
             for slot in candidates().filter(|slot| *slot != except) {
-                let Some(vcpu) = self.vcpu(slot).filter(|_| hierarchy.is_available(slot)) else {
+                let Some(vcpu) = self.vcpu(slot, &guard).filter(|_| hierarchy.is_available(slot))
+                else {
                     continue;
                 };
                 let state = vcpu.word.load().state();
-                if matches!(state, State::WaitSipi | State::Stopped)
+                if matches!(state, State::WaitSipi | State::Paused | State::Stopped)
                     || (parked_only && state != State::Parked)
                 {
                     continue;
@@ -247,21 +356,31 @@ impl Trace for ToLog {
 
 const TRACE_TARGET: &str = "tmigr";
 
-fn prepared(count: u32) -> Result<Hierarchy, DomainError> {
+impl Free {
+    fn take(&mut self, count: u32, end: u32, slots: &mut Vec<Slot>) -> Result<(), DomainError> {
+        for _ in 0..count {
+            if let Some(slot) = self.given_up.pop() {
+                slots.push(slot);
+            } else if self.fresh < end {
+                slots.push(Slot(self.fresh));
+                self.fresh += 1;
+            } else {
+                return Err(DomainError::Full(end - 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn with_housekeeper(count: u32) -> Result<Hierarchy, DomainError> {
     let mut hierarchy = Hierarchy::with_housekeeper(count, 1, HOUSEKEEPER)
         .map_err(|source| DomainError::Create { slots: count, source })?;
     if tracing::enabled!(target: TRACE_TARGET, tracing::Level::TRACE) {
         hierarchy.set_trace(Box::new(ToLog));
     }
-    for slot in 0..count {
-        let _nobody_runs_yet = hierarchy
-            .prepare(Slot(slot), 0, HOUSEKEEPER)
-            .map_err(|source| DomainError::Prepare { slot, source })?;
-        if slot == HOUSEKEEPER.0 {
-            let _nobody_runs_yet = hierarchy.available(HOUSEKEEPER, false);
-        }
-    }
-    // No timer is queued yet, so nobody has to take over.
-    let _nothing_to_care_for = hierarchy.deactivate(HOUSEKEEPER, None);
+    let _nobody_runs_yet =
+        hierarchy.prepare(HOUSEKEEPER, 0, HOUSEKEEPER).map_err(DomainError::Prepare)?;
+    let _nobody_runs_yet =
+        hierarchy.available(HOUSEKEEPER, true).map_err(DomainError::Housekeeper)?;
     Ok(hierarchy)
 }

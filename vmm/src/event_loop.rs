@@ -5,14 +5,16 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId,
+};
 use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::console::{Console, Source};
 
@@ -22,46 +24,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Why the event loop could not be started.
 #[derive(Debug, Error)]
 pub enum EventLoopError {
-    /// epoll could not be set up.
-    #[error("cannot set up the event loop")]
-    Epoll(#[source] event_manager::Error),
-    /// No eventfd or thread.
+    /// Its epoll could not be set up, or it has ended.
+    #[error("cannot use the event loop")]
+    Manager(#[source] event_manager::Error),
+    /// No thread.
     #[error("cannot start the event loop")]
     Start(#[source] io::Error),
 }
 
-/// A console and what its descriptors are watched for.
-struct Watched {
+/// A console, and what its descriptors are watched for. The loop serves nothing else.
+struct Carrier {
     console: Console,
     interests: [Option<(RawFd, EventSet)>; Source::ALL.len()],
 }
 
-struct Carrier {
-    consoles: Vec<Watched>,
-    stop: Arc<EventFd>,
-    stopped: bool,
-}
-
-/// What the events of a console's source carry. 0 is the stop request.
-fn data(index: usize, source: usize) -> u32 {
-    (1 + index * Source::ALL.len() + source) as u32
-}
-
 impl Carrier {
-    fn serve(&mut self, index: usize, source: Source, events: EventSet) {
-        let Some(watched) = self.consoles.get_mut(index) else { return };
-        if let Err(error) = watched.console.serve(source, events) {
-            tracing::warn!(vm = index, %error, "console output lost");
+    fn serve(&mut self, source: Source, events: EventSet) {
+        if let Err(error) = self.console.serve(source, events) {
+            tracing::warn!(%error, "console output lost");
         }
     }
 
-    /// Watches a console for what it wants now.
-    fn settle(&mut self, index: usize, ops: &mut EventOps<'_>) {
-        let Some(Watched { console, interests }) = self.consoles.get_mut(index) else { return };
+    /// Watches the console for what it wants now.
+    fn settle(&mut self, ops: &mut EventOps<'_>) {
+        let Carrier { console, interests } = self;
         let mut update = |console: &Console| {
             for (at, (source, held)) in Source::ALL.into_iter().zip(&mut *interests).enumerate() {
                 let wanted = console.interest(source);
-                let events = |(fd, set)| Events::with_data_raw(fd, data(index, at), set);
+                let events = |(fd, set)| Events::with_data_raw(fd, at as u32, set);
                 let outcome = match (*held, wanted) {
                     (old, new) if old == new => continue,
                     (Some(old), None) => ops.remove(events(old)),
@@ -84,72 +74,62 @@ impl Carrier {
         update(console);
     }
 
-    fn finish_all(&mut self) {
-        for (index, Watched { console, .. }) in self.consoles.iter_mut().enumerate() {
-            if let Err(error) = console.finish() {
-                tracing::warn!(vm = index, %error, "console output lost");
-            }
-            let dropped = console.dropped();
-            if dropped > 0 {
-                tracing::warn!(vm = index, dropped, "console output did not fit its queue");
-            }
+    fn finish(&mut self) {
+        let console = &mut self.console;
+        if let Err(error) = console.finish() {
+            tracing::warn!(%error, "console output lost");
+        }
+        let dropped = console.dropped();
+        if dropped > 0 {
+            tracing::warn!(dropped, "console output did not fit its queue");
         }
     }
 }
 
 impl MutEventSubscriber for Carrier {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        match (events.data() as usize).checked_sub(1) {
-            None => self.stopped = true,
-            Some(data) => {
-                let index = data / Source::ALL.len();
-                let source = Source::ALL[data % Source::ALL.len()];
-                self.serve(index, source, events.event_set());
-                self.settle(index, ops);
-            }
+        if let Some(source) = Source::ALL.get(events.data() as usize) {
+            self.serve(*source, events.event_set());
+            self.settle(ops);
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::with_data(&*self.stop, 0, EventSet::IN)) {
-            tracing::error!(?error, "cannot watch for the end");
-        }
-        for index in 0..self.consoles.len() {
-            self.settle(index, ops);
-        }
+        self.settle(ops);
     }
 }
 
+/// A console that the loop carries.
+#[derive(Debug)]
+pub struct ConsoleId(SubscriberId);
+
 /// The running thread.
 pub struct EventLoop {
-    stop: Arc<EventFd>,
+    endpoint: RemoteEndpoint<Carrier>,
+    /// Written once, by the loop's own thread.
+    stop: Arc<AtomicBool>,
     done: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl EventLoop {
-    /// Starts carrying the consoles' output.
+    /// Starts the thread, which carries nothing yet.
     ///
     /// # Errors
     /// [`EventLoopError`]: out of descriptors or threads.
-    pub fn start(consoles: Vec<Console>) -> Result<Self, EventLoopError> {
-        let stop =
-            Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(EventLoopError::Start)?);
-        let mut manager = EventManager::<Carrier>::new().map_err(EventLoopError::Epoll)?;
-        let unwatched = |console| Watched { console, interests: [None; Source::ALL.len()] };
-        let consoles = consoles.into_iter().map(unwatched).collect();
-        let carrier = Carrier { consoles, stop: Arc::clone(&stop), stopped: false };
-        let id = manager.add_subscriber(carrier);
+    pub fn start() -> Result<Self, EventLoopError> {
+        let mut manager = EventManager::<Carrier>::new().map_err(EventLoopError::Manager)?;
+        let endpoint = manager.remote_endpoint();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
         let (finished, done) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("event-loop".into())
             .stack_size(256 * 1024)
             .spawn(move || {
-                loop {
-                    let outcome = manager.run();
-                    let Ok(carrier) = manager.subscriber_mut(id) else { break };
-                    if carrier.stopped || outcome.is_err() {
-                        carrier.finish_all();
+                while !stopping.load(Ordering::Acquire) {
+                    if let Err(error) = manager.run() {
+                        tracing::error!(?error, "the event loop has ended");
                         break;
                     }
                 }
@@ -157,14 +137,39 @@ impl EventLoop {
                 let _ = finished.send(());
             })
             .map_err(EventLoopError::Start)?;
-        Ok(EventLoop { stop, done, thread: Some(thread) })
+        Ok(EventLoop { endpoint, stop, done, thread: Some(thread) })
+    }
+
+    /// Carries a console's output and input from now on.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn add(&self, console: Console) -> Result<ConsoleId, EventLoopError> {
+        let carrier = Carrier { console, interests: [None; Source::ALL.len()] };
+        let added = self.endpoint.call_blocking(move |manager| {
+            Ok::<_, event_manager::Error>(manager.add_subscriber(carrier))
+        });
+        added.map(ConsoleId).map_err(EventLoopError::Manager)
+    }
+
+    /// Carries what is left of a console's output, and closes it. Does not wait for it.
+    pub fn remove(&self, console: ConsoleId) {
+        let removed = self.endpoint.fire(move |manager| {
+            if let Ok(mut carrier) = manager.remove_subscriber(console.0) {
+                carrier.finish();
+            }
+        });
+        if let Err(error) = removed {
+            tracing::error!(?error, "cannot close a console");
+        }
     }
 }
 
 impl Drop for EventLoop {
     fn drop(&mut self) {
-        // The counter of a fresh eventfd cannot be full.
-        let _ = self.stop.write(1);
+        // Behind whatever else the loop was asked for. It fails if the loop has ended already.
+        let stop = Arc::clone(&self.stop);
+        let _ = self.endpoint.fire(move |_| stop.store(true, Ordering::Release));
         if self.done.recv_timeout(PATIENCE).is_err() {
             tracing::warn!("console output is not being read; giving up on it");
             return;
@@ -194,7 +199,8 @@ mod tests {
         let path = folder.path().join("serial");
         let listener = Listener::bind(&path).expect("a socket");
         let (console, mut guest) = console::console(Sink::Socket(listener)).expect("an eventfd");
-        let event_loop = EventLoop::start(vec![console]).expect("a thread");
+        let event_loop = EventLoop::start().expect("a thread");
+        let console = event_loop.add(console).expect("it runs");
         guest.write_all(b"early").expect("never fails");
         for _ in 0..3 {
             let mut client = UnixStream::connect(&path).expect("it listens");
@@ -212,6 +218,7 @@ mod tests {
             }
             assert_eq!(talker.join().expect("a thread").expect("a socket"), heard);
         }
+        event_loop.remove(console);
         drop(event_loop);
         assert!(!path.exists());
     }
@@ -222,9 +229,11 @@ mod tests {
         let path = folder.path().join("serial");
         let listener = Listener::bind(&path).expect("a socket");
         let (console, mut guest) = console::console(Sink::Socket(listener)).expect("an eventfd");
-        let event_loop = EventLoop::start(vec![console]).expect("a thread");
+        let event_loop = EventLoop::start().expect("a thread");
+        let console = event_loop.add(console).expect("it runs");
         let mut client = UnixStream::connect(&path).expect("it listens");
         guest.write_all(b"last words").expect("never fails");
+        event_loop.remove(console);
         drop(event_loop);
         hears(&mut client, b"last words");
     }

@@ -13,14 +13,15 @@ use thiserror::Error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::assemble::{self, BuildError, Place, VmConfig};
+use crate::assemble::{self, BuildError, Built, Place, VmConfig};
 use crate::console::{self, Sink};
 use crate::domain::{Domain, DomainError, Policy};
-use crate::event_loop::{EventLoop, EventLoopError};
+use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
 use crate::probe::Facts;
-use crate::vcpu::{self, Vcpu};
+use crate::seats;
+use crate::vcpu::{self, State, Vcpu};
 use crate::vm::{Outcome, VmShared};
 
 /// Which vCPUs look after each other's timers (`--share`).
@@ -63,12 +64,31 @@ pub enum Woken {
     TimeOut,
 }
 
+/// How long a vCPU may take to come to a pause: a kick reaches it wherever it is.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a removed VM is waited for by whoever removes it. What is still in use then is freed later.
+const FREE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A VM, and all that goes with it.
+struct Running {
+    vm: Arc<VmShared>,
+    domain: Arc<Domain>,
+    vcpus: Vec<Arc<Vcpu>>,
+    console: Option<ConsoleId>,
+    threads: Vec<JoinHandle<()>>,
+}
+
 /// Running VMs.
 pub struct Fleet {
+    /// In the order of their numbers.
     vms: Vec<Arc<VmShared>>,
-    /// The domain of each VM.
-    domains: Vec<Arc<Domain>>,
-    threads: Vec<JoinHandle<()>>,
+    /// The rest of each.
+    running: Vec<Running>,
+    policy: Policy,
+    /// The domain of all, with `--share host`.
+    shared: Option<Arc<Domain>>,
+    next_id: u32,
     ended: Arc<EventFd>,
     epoll: Epoll,
     event_loop: Option<EventLoop>,
@@ -85,66 +105,200 @@ pub struct FleetConfig {
 }
 
 impl Fleet {
-    /// Builds all VMs, then starts them.
+    /// Builds all VMs, then starts them. The fleet has room for no others.
     ///
     /// # Errors
     /// [`FleetError`]; nothing is left running.
     pub fn launch(host: &Host, facts: &Facts, config: FleetConfig) -> Result<Self, FleetError> {
+        let most = config.vms.iter().map(|(vm, _)| vm.cpus).sum();
+        Fleet::launch_with_room(host, facts, config, most)
+    }
+
+    /// Builds all VMs, then starts them. With [`Sharing::Host`] the fleet has room for `most` vCPUs.
+    ///
+    /// # Errors
+    /// [`FleetError`]; nothing is left running.
+    pub fn launch_with_room(
+        host: &Host,
+        facts: &Facts,
+        config: FleetConfig,
+        most: u32,
+    ) -> Result<Self, FleetError> {
         vcpu::install_handler();
         let ended = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(FleetError::Descriptors)?;
-        let mut fleet = Fleet {
-            vms: Vec::new(),
-            domains: Vec::new(),
-            threads: Vec::new(),
-            epoll: Epoll::new().map_err(FleetError::Descriptors)?,
-            ended: Arc::new(ended),
-            event_loop: None,
-        };
-        fleet.watch(fleet.ended.as_raw_fd(), 0)?;
-        let total: u32 = config.vms.iter().map(|(vm, _)| vm.cpus).sum();
         let shared = match config.sharing {
-            Sharing::Host => Some(Arc::new(Domain::new(config.policy.clone(), total)?)),
+            Sharing::Host => Some(Arc::new(Domain::new(config.policy.clone(), most)?)),
             Sharing::Vm => None,
         };
-        let mut consoles = Vec::new();
-        let mut next_slot = 1;
-        for (id, (vm, sink)) in (0..).zip(config.vms) {
-            let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
-            consoles.push(console);
-            let domain = match &shared {
-                Some(domain) => Arc::clone(domain),
-                None => Arc::new(Domain::new(config.policy.clone(), vm.cpus)?),
-            };
-            let first_slot = if shared.is_some() { next_slot } else { 1 };
-            next_slot += vm.cpus;
-            let place = Place {
-                id,
-                domain: &domain,
-                first_slot,
-                ended: Arc::clone(&fleet.ended),
-                console: writer,
-            };
-            fleet.vms.push(assemble::build(host, facts, &vm, place)?);
-            fleet.domains.push(domain);
+        let mut fleet = Fleet {
+            vms: Vec::new(),
+            running: Vec::new(),
+            policy: config.policy,
+            shared,
+            next_id: 0,
+            epoll: Epoll::new().map_err(FleetError::Descriptors)?,
+            ended: Arc::new(ended),
+            event_loop: Some(EventLoop::start()?),
+        };
+        fleet.watch(fleet.ended.as_raw_fd(), 0)?;
+        for (vm, sink) in config.vms {
+            fleet.build(host, facts, &vm, sink)?;
         }
-        fleet.event_loop = Some(EventLoop::start(consoles)?);
-        fleet.start()?;
+        for index in 0..fleet.running.len() {
+            fleet.start(index)?;
+        }
         Ok(fleet)
     }
 
-    fn start(&mut self) -> Result<(), FleetError> {
-        let mut last: Option<&Arc<Domain>> = None;
-        for domain in &self.domains {
-            if last.is_some_and(|last| Arc::ptr_eq(last, domain)) {
-                continue;
+    /// Builds and starts one more VM. Answers its number.
+    ///
+    /// # Errors
+    /// [`FleetError`]; the fleet is as before then.
+    pub fn create(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        config: &VmConfig,
+        sink: Sink,
+    ) -> Result<u32, FleetError> {
+        let id = self.build(host, facts, config, sink)?;
+        if let Err(error) = self.start(self.running.len() - 1) {
+            self.remove(id, || Outcome::HostError(error.to_string()));
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    fn build(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        config: &VmConfig,
+        sink: Sink,
+    ) -> Result<u32, FleetError> {
+        let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
+        let domain = match &self.shared {
+            Some(domain) => Arc::clone(domain),
+            None => Arc::new(Domain::new(self.policy.clone(), config.cpus)?),
+        };
+        let slots = domain.admit(config.cpus)?;
+        let id = self.next_id;
+        let place = Place {
+            id,
+            domain: &domain,
+            slots: slots.clone(),
+            ended: Arc::clone(&self.ended),
+            console: writer,
+        };
+        let built = match assemble::build(host, facts, config, place) {
+            Ok(built) => built,
+            Err(error) => {
+                domain.dismiss(&slots);
+                return Err(error.into());
             }
-            last = Some(domain);
-            for vcpu in domain.vcpus_shared() {
-                let thread = vcpu::spawn(Arc::clone(domain), Arc::clone(vcpu));
-                self.threads.push(thread.map_err(FleetError::Thread)?);
+        };
+        let Built { vm, vcpus } = built;
+        for vcpu in &vcpus {
+            domain.add(Arc::clone(vcpu));
+        }
+        self.next_id += 1;
+        self.vms.push(Arc::clone(&vm));
+        let running = Running { vm, domain, vcpus, console: None, threads: Vec::new() };
+        self.running.push(running);
+        let carried = self.event_loop.as_ref().map(|event_loop| event_loop.add(console));
+        match carried.transpose() {
+            Ok(console) => {
+                if let Some(last) = self.running.last_mut() {
+                    last.console = console;
+                }
+            }
+            Err(error) => {
+                self.remove(id, || Outcome::HostError(error.to_string()));
+                return Err(error.into());
             }
         }
+        Ok(id)
+    }
+
+    fn start(&mut self, index: usize) -> Result<(), FleetError> {
+        let Running { domain, vcpus, threads, .. } = &mut self.running[index];
+        for vcpu in vcpus {
+            let thread = vcpu::spawn(Arc::clone(domain), Arc::clone(vcpu));
+            threads.push(thread.map_err(FleetError::Thread)?);
+        }
         Ok(())
+    }
+
+    fn position(&self, id: u32) -> Option<usize> {
+        self.vms.binary_search_by_key(&id, |vm| vm.id).ok()
+    }
+
+    /// The VM with this number, if it was not removed.
+    #[must_use]
+    pub fn vm(&self, id: u32) -> Option<&Arc<VmShared>> {
+        self.position(id).map(|index| &self.vms[index])
+    }
+
+    /// Pauses a VM: when this returns `true`, none of its vCPUs runs, and none of its timers wakes
+    /// anybody. `false`: there is no such VM, it has ended, a debugger has it, or a vCPU did not come
+    /// to the pause, which is withdrawn then.
+    pub fn pause(&self, id: u32) -> bool {
+        let Some(Running { vm, domain, vcpus, .. }) = self.at(id) else { return false };
+        if vm.has_ended() || vm.debugger.is_some() {
+            return false;
+        }
+        domain.pause_vm(vm);
+        let rests =
+            |vcpu: &Arc<Vcpu>| matches!(vcpu.word.load().state(), State::Paused | State::Stopped);
+        let paused = vm.pauses.wait(PAUSE_PATIENCE, || vcpus.iter().all(rests));
+        if !paused {
+            domain.resume_vm(vm);
+        }
+        paused && !vm.has_ended()
+    }
+
+    /// Lets a paused VM go on. `false`: there is no such VM, or it has ended.
+    pub fn resume(&self, id: u32) -> bool {
+        let Some(Running { vm, domain, .. }) = self.at(id) else { return false };
+        domain.resume_vm(vm);
+        !vm.has_ended()
+    }
+
+    /// Whether all vCPUs of a VM that have not ended are paused.
+    #[must_use]
+    pub fn is_paused(&self, id: u32) -> bool {
+        let state = |vcpu: &Arc<Vcpu>| vcpu.word.load().state();
+        self.at(id).is_some_and(|running| {
+            let mut states = running.vcpus.iter().map(state).filter(|at| *at != State::Stopped);
+            states.next() == Some(State::Paused) && states.all(|at| at == State::Paused)
+        })
+    }
+
+    /// Ends a VM, with this outcome if it had none, and frees all that it had: memory, descriptors,
+    /// threads, slots. Answers what is left of it; `None`: there is no such VM.
+    pub fn remove(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
+        let index = self.position(id)?;
+        self.vms.remove(index);
+        let Running { vm, domain, vcpus, console, threads } = self.running.remove(index);
+        if !vm.has_ended() {
+            vm.end(outcome());
+        }
+        domain.stop_vm(&vm);
+        for thread in threads {
+            // A vCPU thread that panicked has said so; the others must still be waited for.
+            let _ = thread.join();
+        }
+        domain.dismiss(&vm.slots);
+        drop(vcpus);
+        if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
+            event_loop.remove(console);
+        }
+        seats::settle(FREE_PATIENCE, || Arc::strong_count(&vm) == 1);
+        Some(vm)
+    }
+
+    fn at(&self, id: u32) -> Option<&Running> {
+        self.position(id).map(|index| &self.running[index])
     }
 
     fn watch(&self, fd: i32, data: u64) -> Result<(), FleetError> {
@@ -187,8 +341,7 @@ impl Fleet {
 
     /// The vCPUs of a VM.
     pub fn vcpus_of(&self, vm: &VmShared) -> impl Iterator<Item = &Vcpu> {
-        let domain = &self.domains[vm.id as usize];
-        (0..vm.cpus).filter_map(move |i| domain.vcpu(tmigr::Slot(vm.first_slot + i)))
+        self.at(vm.id).into_iter().flat_map(|running| running.vcpus.iter().map(Arc::as_ref))
     }
 
     /// Lets debuggers in on a VM that was built to be debugged, until it has ended.
@@ -196,36 +349,39 @@ impl Fleet {
     /// # Errors
     /// The thread could not be created.
     pub fn serve_debugger(&mut self, index: usize, listener: Listener) -> io::Result<()> {
-        let vm = &self.vms[index];
+        let Running { vm, domain, threads, .. } = &mut self.running[index];
         if let Some(debugger) = &vm.debugger {
-            let domain = Arc::clone(&self.domains[index]);
-            let thread = gdb::serve(listener, Arc::clone(debugger), Arc::clone(vm), domain)?;
-            self.threads.push(thread);
+            let (vm, domain) = (Arc::clone(vm), Arc::clone(domain));
+            threads.push(gdb::serve(listener, Arc::clone(debugger), vm, domain)?);
         }
         Ok(())
     }
 
     /// The distinct domains.
     pub fn domains(&self) -> impl Iterator<Item = &Domain> {
-        let all = &self.domains;
-        (0..all.len())
-            .filter(|&i| i == 0 || !Arc::ptr_eq(&all[i], &all[i - 1]))
-            .map(|i| all[i].as_ref())
+        let own = self.running.iter().filter(|_| self.shared.is_none());
+        self.shared.iter().map(Arc::as_ref).chain(own.map(|running| running.domain.as_ref()))
     }
 
     /// Ends all VMs that still run, with this outcome, and waits until they have.
     pub fn stop(&mut self, outcome: impl Fn() -> Outcome) {
-        for (vm, domain) in self.vms.iter().zip(&self.domains) {
+        for Running { vm, domain, .. } in &self.running {
             if !vm.has_ended() {
                 vm.end(outcome());
             }
             domain.stop_vm(vm);
         }
-        for thread in self.threads.drain(..) {
+        for thread in self.running.iter_mut().flat_map(|running| running.threads.drain(..)) {
             // A vCPU thread that panicked has said so; the others must still be waited for.
             let _ = thread.join();
         }
-        self.event_loop = None;
+        if let Some(event_loop) = self.event_loop.take() {
+            self.running.iter_mut().filter_map(|running| running.console.take()).for_each(
+                |console| {
+                    event_loop.remove(console);
+                },
+            );
+        }
     }
 }
 

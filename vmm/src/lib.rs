@@ -24,6 +24,7 @@ pub mod kvm;
 pub mod memory;
 pub mod msr;
 pub mod probe;
+pub mod seats;
 pub mod signals;
 pub mod simulate;
 pub mod suite;

@@ -5,13 +5,15 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use devices::apic::{DeliveryMode, Inbox, Ipi, Routing};
 use devices::bus::Bus;
 use devices::chipset::Board;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
+use tmigr::Slot;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::gdb::rendezvous::Debugger;
@@ -27,8 +29,8 @@ pub struct VmShared {
     pub id: u32,
     /// How many vCPUs it has.
     pub cpus: u32,
-    /// The slot of vCPU 0; the others follow.
-    pub first_slot: u32,
+    /// The slots of its vCPUs, in their order.
+    pub slots: Box<[Slot]>,
     /// Ports and device memory.
     pub bus: Bus,
     /// Interrupt controllers, PIT and clock.
@@ -47,6 +49,8 @@ pub struct VmShared {
     outcome: OnceLock<Outcome>,
     /// vCPU threads that have not ended. AcqRel: the last one reports after all have finished.
     running: AtomicU32,
+    /// Told when a vCPU has paused or ended.
+    pub pauses: Bell,
     /// What the guest did to no effect.
     pub faults: GuestFaults,
     ended: Arc<EventFd>,
@@ -60,8 +64,8 @@ pub struct Parts {
     pub id: u32,
     /// See [`VmShared::cpus`].
     pub cpus: u32,
-    /// See [`VmShared::first_slot`].
-    pub first_slot: u32,
+    /// See [`VmShared::slots`].
+    pub slots: Box<[Slot]>,
     /// See [`VmShared::bus`].
     pub bus: Bus,
     /// See [`VmShared::board`].
@@ -88,7 +92,7 @@ impl VmShared {
             name,
             id,
             cpus,
-            first_slot,
+            slots,
             bus,
             board,
             user_apic,
@@ -102,7 +106,7 @@ impl VmShared {
             name,
             id,
             cpus,
-            first_slot,
+            slots,
             bus,
             board,
             user_apic,
@@ -112,6 +116,7 @@ impl VmShared {
             debugger,
             outcome: OnceLock::new(),
             running: AtomicU32::new(cpus),
+            pauses: Bell::default(),
             faults: GuestFaults::default(),
             ended,
         }
@@ -123,6 +128,12 @@ impl VmShared {
         let _ = self.outcome.set(outcome);
     }
 
+    /// The slot of vCPU `index`.
+    #[must_use]
+    pub fn slot(&self, index: u32) -> Option<Slot> {
+        self.slots.get(index as usize).copied()
+    }
+
     /// How the VM ended, once it is known.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
@@ -131,6 +142,7 @@ impl VmShared {
 
     /// A vCPU thread has ended; the last one reports the VM.
     pub fn vcpu_ended(&self) {
+        self.pauses.tell();
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             if let Some(debugger) = &self.debugger {
                 debugger.end();
@@ -182,6 +194,33 @@ pub fn put(inbox: &Inbox, ipi: &Ipi) -> Option<Post> {
         DeliveryMode::InitDeassert => return None,
     }
     Some(Post::Interrupt)
+}
+
+/// Wakes the controller, which waits for something that vCPU threads do.
+///
+/// | variable | lock | writers | readers |
+/// |---|---|---|---|
+/// | `rings` | its mutex, held for an addition | vCPU threads | the controller |
+#[derive(Debug, Default)]
+pub struct Bell {
+    rings: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Bell {
+    /// Something has been done.
+    pub fn tell(&self) {
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done`, or for `limit`. Answers whether it is done.
+    #[must_use]
+    pub fn wait(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(rings, limit, |_| !done());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
 }
 
 /// Why a vCPU cannot go on.

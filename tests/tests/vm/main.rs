@@ -7,6 +7,7 @@ mod crash;
 mod density;
 mod ending;
 mod gdb;
+mod lifecycle;
 mod many;
 mod oracle;
 mod oracle_tables;

@@ -37,6 +37,8 @@ pub(super) enum Leave {
     WaitSipi,
     /// The controller wants it to end.
     Stop,
+    /// The controller wants it to pause.
+    Pause,
     /// A borrowed run ended early: its time is up or the borrower's own vCPU needs the thread.
     Yield,
 }
@@ -88,14 +90,15 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
 
 /// What others want of this thread or this vCPU, before anything else.
 fn control(w: &Worker<'_>, held: &Held<'_>, role: Role) -> Option<Leave> {
-    let stop = held.vcpu.word.load().stop();
+    let word = held.vcpu.word.load();
     match role {
-        Role::Home => stop.then_some(Leave::Stop),
+        Role::Home if word.stop() => Some(Leave::Stop),
+        Role::Home => word.pause().then_some(Leave::Pause),
         Role::Borrowed { limit, own } => {
             let now = clock::now_ns();
             let own_needs_thread =
                 w.vcpu.word.load().attention() || own.is_some_and(|at| at <= now);
-            (stop || own_needs_thread || now >= limit).then_some(Leave::Yield)
+            (word.controlled() || own_needs_thread || now >= limit).then_some(Leave::Yield)
         }
     }
 }

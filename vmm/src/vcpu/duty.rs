@@ -9,6 +9,7 @@
 
 use std::mem;
 
+use crossbeam_epoch::{self as epoch, Guard};
 use tmigr::{Expire, Expired, Next, Notice, Slot};
 
 use super::cycle::{self, Leave, Role};
@@ -23,16 +24,18 @@ enum Ending<'a> {
     HandOff(Held<'a>),
 }
 
-struct Duty<'w, 'a> {
+struct Duty<'w, 'a, 'g> {
     w: &'w mut Worker<'a>,
     /// The next timer of the thread's own vCPU: due, it ends the pass.
     own_deadline: Option<u64>,
     /// The own guest wants to run: what is lent is taken from its share.
     own_runs: bool,
-    ending: Ending<'a>,
+    ending: Ending<'g>,
     /// A vCPU whose home thread is to be woken once no lock is held.
-    wake: Option<&'a Vcpu>,
+    wake: Option<&'g Vcpu>,
     exhausted: bool,
+    /// Keeps the vCPUs of the pass from being freed.
+    guard: &'g Guard,
 }
 
 impl<'a> Worker<'a> {
@@ -67,12 +70,14 @@ impl<'a> Worker<'a> {
             return true;
         }
         while self.duty_calls(now) {
+            let guard = epoch::pin();
             let mut duty = Duty {
                 own_deadline: held.deadline(),
                 own_runs,
                 ending: Ending::None,
                 wake: None,
                 exhausted: false,
+                guard: &guard,
                 w: self,
             };
             let pass = hierarchy.handle_remote(duty.w.vcpu.slot, now, &mut duty);
@@ -93,7 +98,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-impl<'a> Duty<'_, 'a> {
+impl<'g> Duty<'_, '_, 'g> {
     fn flush_wake(&mut self) {
         if let Some(vcpu) = self.wake.take() {
             vcpu.thread.wake();
@@ -106,13 +111,13 @@ impl<'a> Duty<'_, 'a> {
     }
 
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
-    fn hand_over(&mut self, vcpu: &'a Vcpu) -> Expired {
+    fn hand_over(&mut self, vcpu: &'g Vcpu) -> Expired {
         Stats::add(&self.w.vcpu.stats.handed_off, 1);
         self.w.domain.post(vcpu, Post::Interrupt);
         Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
     }
 
-    fn serve(&mut self, mut held: Held<'a>) -> Expired {
+    fn serve(&mut self, mut held: Held<'g>) -> Expired {
         let began = clock::now_ns();
         let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
         let role = Role::Borrowed { limit, own: self.own_deadline };
@@ -145,11 +150,12 @@ impl<'a> Duty<'_, 'a> {
     }
 }
 
-impl Expire for Duty<'_, '_> {
+impl Expire for Duty<'_, '_, '_> {
     fn expire(&mut self, slot: Slot, _now: u64) -> Expired {
         self.flush_wake();
         let policy = &self.w.domain.policy;
-        let Some(vcpu) = self.w.domain.vcpu(slot).filter(|_| slot != self.w.vcpu.slot) else {
+        let Some(vcpu) = self.w.domain.vcpu(slot, self.guard).filter(|_| slot != self.w.vcpu.slot)
+        else {
             return Expired { next: Next::Foreign, stop: false };
         };
         if !policy.inline {

@@ -12,9 +12,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use crossbeam_epoch as epoch;
 use devices::apic::{Ipi, Lint};
 use devices::chipset::{Chipset, Errand};
-use tmigr::Slot;
 
 use super::home::Worker;
 use super::{Core, Held, Post, State, Vcpu};
@@ -66,7 +66,9 @@ impl Worker<'_> {
         if index == from.index {
             return;
         }
-        let Some(vcpu) = self.domain.vcpu(Slot(from.vm.first_slot + index)) else { return };
+        let guard = epoch::pin();
+        let seated = from.vm.slot(index).and_then(|slot| self.domain.vcpu(slot, &guard));
+        let Some(vcpu) = seated else { return };
         if self.domain.policy.mode == TimerMode::Kernel {
             vcpu.thread.kick();
         } else {
@@ -77,9 +79,10 @@ impl Worker<'_> {
     /// Sends an interrupt from `from`, or from the chipset, to the vCPUs of the VM that it names.
     pub(super) fn send(&self, from: &Vcpu, ipi: &Ipi) {
         let vm: &VmShared = &from.vm;
+        let guard = epoch::pin();
         for target in vm.routing.resolve(from.index as usize, ipi) {
-            let slot = Slot(vm.first_slot + target as u32);
-            if let Some(vcpu) = self.domain.vcpu(slot)
+            let slot = vm.slots.get(target);
+            if let Some(vcpu) = slot.and_then(|slot| self.domain.vcpu(*slot, &guard))
                 && let Some(why) = vm::put(&vcpu.inbox, ipi)
             {
                 self.domain.post(vcpu, why);
@@ -103,8 +106,10 @@ impl Worker<'_> {
         if vm.board.owner() != self.vcpu.index {
             return;
         }
+        let guard = epoch::pin();
         for index in (0..vm.cpus).filter(|index| *index != self.vcpu.index) {
-            let Some(next) = self.domain.vcpu(Slot(vm.first_slot + index)) else { continue };
+            let seated = vm.slot(index).and_then(|slot| self.domain.vcpu(slot, &guard));
+            let Some(next) = seated else { continue };
             if waits(next) {
                 continue;
             }

@@ -126,11 +126,26 @@ impl<'a> Worker<'a> {
                     vcpu.thread.sleep(expiry.map(|at| at.saturating_add(late)));
                 }
                 // Whoever has it wakes this thread if it is needed.
-                State::Borrowed(_) | State::WaitSipi | State::Home | State::Stopped => {
+                State::Borrowed(_)
+                | State::WaitSipi
+                | State::Home
+                | State::Paused
+                | State::Stopped => {
                     timed_out = false;
                     vcpu.thread.sleep(None);
                 }
             }
+        }
+    }
+
+    /// Sleeps until the paused vCPU is to go on, or to end.
+    pub(super) fn wait_paused(&mut self) -> Held<'a> {
+        self.timer.arm(None, 0, clock::now_ns());
+        loop {
+            if let Some(held) = self.vcpu.take_waking() {
+                return held;
+            }
+            self.vcpu.thread.sleep(None);
         }
     }
 
@@ -165,6 +180,12 @@ impl<'a> Worker<'a> {
                         self.pass_board();
                     }
                     waits
+                }
+                Leave::Pause => {
+                    self.timer.arm(None, 0, clock::now_ns());
+                    self.rejoin_at = None;
+                    self.quit();
+                    held.pause()
                 }
                 Leave::Yield => Err(held),
             };

@@ -15,6 +15,13 @@ use crate::vm::{CrashCause, Outcome};
 pub(super) fn live(w: &mut Worker<'_>) {
     let Some(mut held) = w.vcpu.take_waking() else { return };
     while !held.vcpu.word.load().stop() {
+        if held.vcpu.word.load().pause() {
+            held = match held.pause() {
+                Ok(()) => w.wait_paused(),
+                Err(held) => held,
+            };
+            continue;
+        }
         if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
             debugger.wait(&mut held);
         }
@@ -46,7 +53,7 @@ fn enter(w: &mut Worker<'_>, held: &mut Held<'_>) -> Next {
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
     // After the announcement, so that a change of the deadline is seen here or kicks.
     let due = !w.arm_for_board(vcpu.board_deadline(), clock::now_ns());
-    if due || vcpu.word.load().stop() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
+    if due || vcpu.word.load().controlled() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
         return Next::Again;
     }
     let result = core.fd.run();

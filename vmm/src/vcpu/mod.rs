@@ -334,6 +334,21 @@ impl Held<'_> {
         if self.vcpu.word.wait_sipi() { Ok(()) } else { Err(self) }
     }
 
+    /// Pauses the vCPU, and tells whoever waits for that.
+    ///
+    /// # Errors
+    /// The vCPU, still held: the pause was withdrawn, or it is to stop.
+    pub fn pause(self) -> Result<(), Self> {
+        // The guest's watchdogs shall know why time has passed (KVM API, "KVM_KVMCLOCK_CTRL"). It
+        // fails where the guest has no such clock.
+        let _ = self.fd.kvmclock_ctrl();
+        if !self.vcpu.word.pause() {
+            return Err(self);
+        }
+        self.vcpu.vm.pauses.tell();
+        Ok(())
+    }
+
     /// Hands a borrowed vCPU to its home thread, which the caller must wake.
     pub fn hand_off(self) {
         self.vcpu.word.hand_off();

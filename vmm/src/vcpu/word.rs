@@ -14,6 +14,8 @@
 //!    | |     +--------> Borrowed(b)                             |  WaitSipi -> Waking (INIT, SIPI, stop)
 //!    | +----- park -------+                                     |
 //!    +----------------------------------------------------------+        Home -> Stopped
+//!
+//!   Home -> Paused (PAUSE) -> Waking (resume, stop)
 //! ```
 //!
 //! | bit, field | writer | reader | ordering, and what it pairs with |
@@ -21,17 +23,25 @@
 //! | state | holder gives up; poster `Parked -> Waking`; taker | everybody | release by who gives the word up, acquire by who takes it: owned state written under the word is seen by the next holder |
 //! | `PENDING` | posters set, holder clears | holder, posters | set after the inbox was written (release), cleared (acquire) *before* the inbox is read; SeqCst against [`super::kick`]'s thread state (race 2) |
 //! | `STOP` | controller sets, never cleared | holder | as `PENDING` |
+//! | `PAUSE` | controller sets and clears | holder | as `PENDING` |
 //!
 //! **Race 1, post against park.** A sender writes the inbox and sets `PENDING`; the holder finds the
 //! inbox empty and parks. Both are read-modify-writes of this one word: if the park comes first, the
 //! post sees `Parked` and turns it into `Waking`; if the post comes first, the park, which expects
 //! `PENDING` clear, fails and the holder looks again. Test `race1_post_against_park_never_leaves_a_pending_vcpu_parked`.
+//!
+//! **Race 4, pause against resume.** The holder gives the word up as `Paused` while the controller
+//! withdraws the pause. Both exchange this word: the pause fails once `PAUSE` is gone, and the holder
+//! goes on; or the resume finds `Paused` and makes it `Waking`. Test
+//! `race4_pause_against_resume_never_leaves_a_resumed_vcpu_paused`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const STATE: u32 = 0b111;
 const PENDING: u32 = 1 << 3;
 const STOP: u32 = 1 << 4;
+const PAUSE: u32 = 1 << 5;
+const FLAGS: u32 = PENDING | STOP | PAUSE;
 const BORROWER_SHIFT: u32 = 8;
 
 const HOME: u32 = 0;
@@ -40,6 +50,7 @@ const BORROWED: u32 = 2;
 const WAKING: u32 = 3;
 const WAIT_SIPI: u32 = 4;
 const STOPPED: u32 = 5;
+const PAUSED: u32 = 6;
 
 /// Where a vCPU is, as one reading of its run word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +65,8 @@ pub enum State {
     Waking,
     /// An application processor before its SIPI.
     WaitSipi,
+    /// Held back by the controller: posts wait, nobody borrows it.
+    Paused,
     /// Ended; nobody will run it again.
     Stopped,
 }
@@ -95,6 +108,7 @@ impl Snapshot {
             BORROWED => State::Borrowed(self.0 >> BORROWER_SHIFT),
             WAKING => State::Waking,
             WAIT_SIPI => State::WaitSipi,
+            PAUSED => State::Paused,
             _ => State::Stopped,
         }
     }
@@ -111,14 +125,26 @@ impl Snapshot {
         self.0 & STOP != 0
     }
 
+    /// The controller wants the vCPU to be paused.
+    #[must_use]
+    pub fn pause(self) -> bool {
+        self.0 & PAUSE != 0
+    }
+
+    /// The controller wants something of the holder.
+    #[must_use]
+    pub fn controlled(self) -> bool {
+        self.0 & (STOP | PAUSE) != 0
+    }
+
     /// The holder has to look before it enters the guest or gives the word up.
     #[must_use]
     pub fn attention(self) -> bool {
-        self.0 & (PENDING | STOP) != 0
+        self.0 & FLAGS != 0
     }
 
     fn flags(self) -> u32 {
-        self.0 & (PENDING | STOP)
+        self.0 & FLAGS
     }
 }
 
@@ -154,6 +180,25 @@ impl RunWord {
         self.flag(STOP, Post::Startup)
     }
 
+    /// Asks whoever has the vCPU to hand it to its home thread, which pauses it.
+    pub fn request_pause(&self) -> Tell {
+        self.flag(PAUSE, Post::Startup)
+    }
+
+    /// Withdraws a pause, whether the vCPU has come to it or not.
+    pub fn resume(&self) -> Tell {
+        let mut old = self.0.load(Ordering::SeqCst);
+        loop {
+            let paused = old & STATE == PAUSED;
+            let new = if paused { old & !(STATE | PAUSE) | WAKING } else { old & !PAUSE };
+            match self.0.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) if paused => return Tell::WakeHome,
+                Ok(_) => return Tell::Nobody,
+                Err(seen) => old = seen,
+            }
+        }
+    }
+
     fn flag(&self, bit: u32, why: Post) -> Tell {
         // SeqCst, also where nothing is stored: a poster that finds the bit set relies on the holder to
         // see its post when it clears the bit.
@@ -162,6 +207,7 @@ impl RunWord {
             let wakes = match old & STATE {
                 PARKED => true,
                 WAIT_SIPI => why == Post::Startup,
+                PAUSED => bit == STOP,
                 _ => false,
             };
             if old & bit != 0 && !wakes {
@@ -225,6 +271,22 @@ impl RunWord {
     #[must_use]
     pub(super) fn wait_sipi(&self) -> bool {
         self.give_up_clear(WAIT_SIPI)
+    }
+
+    /// `Home -> Paused`. Fails when the pause was withdrawn, or a stop is wanted.
+    #[must_use]
+    pub(super) fn pause(&self) -> bool {
+        let mut old = self.0.load(Ordering::Relaxed);
+        loop {
+            if !Snapshot(old).pause() || Snapshot(old).stop() {
+                return false;
+            }
+            let new = Snapshot(old).flags() | PAUSED;
+            match self.0.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => old = seen,
+            }
+        }
     }
 
     /// `Borrowed -> Waking`; the home thread must be woken.
@@ -402,5 +464,70 @@ mod tests {
             }
         });
         assert_eq!(seen.load(Ordering::Relaxed), rounds, "parked with an interrupt unseen");
+    }
+
+    #[test]
+    fn pause_reaches_every_state_and_lets_posts_wait() {
+        assert_eq!(parked().request_pause(), Tell::WakeHome);
+        assert_eq!(RunWord::new(true).request_pause(), Tell::WakeHome);
+        let word = parked();
+        assert!(word.borrow(3));
+        assert_eq!(word.request_pause(), Tell::KickBorrower(3));
+        assert!(!word.park());
+        word.hand_off();
+        assert!(word.take_waking());
+        assert!(word.pause());
+        assert_eq!(word.load().state(), State::Paused);
+        assert_eq!(word.post(Post::Startup), Tell::Nobody);
+        assert!(!word.borrow(1) && !word.take_waking() && !word.take_parked());
+        assert_eq!(word.resume(), Tell::WakeHome);
+        assert!(word.load().pending() && !word.load().pause());
+        assert!(word.take_waking());
+    }
+
+    #[test]
+    fn withdrawn_pause_does_not_pause_and_a_paused_vcpu_can_be_stopped() {
+        let word = home();
+        assert!(!word.pause());
+        assert_eq!(word.request_pause(), Tell::KickHome);
+        assert_eq!(word.resume(), Tell::Nobody);
+        assert!(!word.pause());
+        let _ = word.request_pause();
+        assert!(word.pause());
+        assert_eq!(word.request_stop(), Tell::WakeHome);
+        assert!(word.take_waking());
+        assert!(!word.pause(), "a stop comes first");
+    }
+
+    /// Race 4 with real threads: after the last resume the vCPU is not paused, whatever the order.
+    #[test]
+    fn race4_pause_against_resume_never_leaves_a_resumed_vcpu_paused() {
+        let word = home();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                for _ in 0..20_000 {
+                    let _ = word.request_pause();
+                    let _ = word.resume();
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut paused = 0_u32;
+            loop {
+                let finished = done.load(Ordering::Acquire);
+                if word.pause() {
+                    paused += 1;
+                    while !word.take_waking() {
+                        assert!(!finished, "paused after the last resume");
+                        std::hint::spin_loop();
+                    }
+                }
+                if finished {
+                    break;
+                }
+            }
+            assert!(paused <= 20_000);
+        });
+        assert_eq!(word.load().state(), State::Home);
     }
 }
