@@ -8,6 +8,7 @@
 //! |---|---|
 //! | IPI round trip | image `ipi`: two vCPUs that sleep in HLT pass a token; the time of many rounds less that of few, `migrate` and `thread` in turns |
 //! | exits a tick | image `tick`: the exits of a long run less those of a short one, in each mode of the APIC's timer |
+//! | CPU time a tick | image `tick`: the process's CPU time for many ticks less that for few, with paravirtual EOI and without, in turns |
 //! | start of vCPUs | image `start`: from the SIPI to all until the last one is alive, by the guest's TSC |
 //!
 //! Owns the VMs, one at a time. Ratios are of neighbours in one run; the spread is printed.
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use vmm::assemble::{ApicTimer, VmConfig};
+use vmm::bench::Usage;
 use vmm::console::Sink;
 use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing};
@@ -49,6 +51,8 @@ struct Bench {
 /// What one VM took, from its launch to its end.
 struct Taken {
     seconds: f64,
+    /// CPU time of the process meanwhile.
+    cpu_seconds: f64,
     exits: u64,
     output: String,
 }
@@ -76,7 +80,7 @@ impl Bench {
             borrow_share_percent: 25,
         };
         let fleet = FleetConfig { policy, sharing: Sharing::Host, vms: vec![(config, sink)] };
-        let started = Instant::now();
+        let (started, cpu_before) = (Instant::now(), Usage::of_process());
         let mut fleet = Fleet::launch(&self.host, &self.facts, fleet).map_err(|e| e.to_string())?;
         while !fleet.vms()[0].has_ended() {
             let _ = fleet.wait(Some(Duration::from_secs(60)));
@@ -85,6 +89,7 @@ impl Bench {
             }
         }
         let seconds = started.elapsed().as_secs_f64();
+        let cpu_seconds = Usage::of_process().less(cpu_before).cpu_ns as f64 / 1e9;
         let vm = &fleet.vms()[0];
         let exits = fleet.vcpus_of(vm).map(|vcpu| vcpu.stats.exits.load(Ordering::Relaxed)).sum();
         if !matches!(vm.outcome(), Some(Outcome::Reset | Outcome::Exit(0))) {
@@ -96,7 +101,7 @@ impl Bench {
         let mut output = String::new();
         let read = file.rewind().and_then(|()| file.read_to_string(&mut output));
         read.map_err(|e| e.to_string())?;
-        Ok(Taken { seconds, exits, output })
+        Ok(Taken { seconds, cpu_seconds, exits, output })
     }
 
     /// Microseconds of one round of the token.
@@ -115,6 +120,16 @@ impl Bench {
         };
         let (short, long) = (run(1)?, run(3)?);
         Ok((long.exits - short.exits) as f64 / 400.0)
+    }
+
+    /// Microseconds of CPU time for one tick.
+    fn tick_us(&self, cmdline: &str) -> Result<f64, String> {
+        let run = |secs: u32| {
+            let cmdline = format!("{cmdline} hz=1000 secs={secs}");
+            self.run(TimerMode::Migrate, 1, "tick", &cmdline)
+        };
+        let (short, long) = (run(1)?, run(3)?);
+        Ok((long.cpu_seconds - short.cpu_seconds) * 1e6 / 2000.0)
     }
 
     /// Milliseconds from the SIPI until the last vCPU is alive.
@@ -158,6 +173,17 @@ fn measure(options: &Options) -> Result<(), String> {
     for (mode, goal) in [(deadline, "2"), ("oneshot", "2"), ("periodic", "1")] {
         let exits: Result<Vec<_>, _> = (0..3).map(|_| bench.exits_a_tick(mode)).collect();
         show(&format!("exits a tick, {mode}, PV EOI"), goal, "", exits?);
+    }
+    for mode in [deadline, "periodic"] {
+        let (mut with, mut saved) = (Vec::new(), Vec::new());
+        for _ in 0..options.repeat {
+            let plain = bench.tick_us(&format!("mode={mode} eoi=plain"))?;
+            let paravirtual = bench.tick_us(&format!("mode={mode}"))?;
+            with.push(paravirtual);
+            saved.push(100.0 * (1.0 - paravirtual / plain));
+        }
+        show(&format!("CPU time a tick, {mode}, PV EOI"), "", "us", with);
+        show(&format!("saved by PV EOI, {mode}"), "", "%", saved);
     }
     for mode in [TimerMode::Migrate, TimerMode::Thread] {
         let starts: Result<Vec<_>, _> =

@@ -4,8 +4,8 @@
 //! output, and the reader that it is given input from. Must not know where the output goes, nor the
 //! interrupt controllers: a request of the UART is an edge on its ISA line ([`Outcome::Edge`]).
 //!
-//! Input is looked for when the guest reads the port, so a guest that polls sees it; one that waits
-//! for the interrupt sees it only after it has read the port for another reason.
+//! Input is looked for whenever the port is read. Whoever knows that some has come reads the scratch
+//! register, so that a guest that waits for the interrupt gets it.
 //!
 //! | threat | answer |
 //! |---|---|
@@ -27,6 +27,9 @@ use crate::bus::{Device, Outcome};
 
 /// The ports of the first serial port of a PC (COM1).
 pub const COM1: RangeInclusive<u16> = 0x3f8..=0x3ff;
+
+/// The scratch register, which nothing depends on: its offset.
+pub const SCRATCH: u16 = 7;
 
 /// The interrupt line: whether the UART has asked for an edge since it was looked at.
 #[derive(Default)]
@@ -136,7 +139,7 @@ mod tests {
     const DATA: u64 = 0;
     const LINE_STATUS: u64 = 5;
     const MODEM_CONTROL: u64 = super::MODEM_CONTROL as u64;
-    const SCRATCH: u64 = 7;
+    const SCRATCH: u64 = super::SCRATCH as u64;
 
     fn read(port: &mut impl Device, offset: u64) -> u8 {
         let mut byte = [0xaa];

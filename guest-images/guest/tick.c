@@ -116,7 +116,8 @@ static void tick_on(u32 cpu)
     report->tsc_khz = khz;
     report->period = period;
     report->ratio = ratio;
-    pv_eoi_open(report);
+    if (!param_is("eoi", "plain"))
+        pv_eoi_open(report);
     arm(report);
     tick_idle(target);
     apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);

@@ -76,6 +76,7 @@ fn every_image_is_found_by_its_name() {
         "busy",
         "ipi",
         "halt",
+        "echo",
         "apic-modes",
         "ipis",
         "nmi",

@@ -61,6 +61,12 @@ impl Write for ConsoleWriter {
 }
 
 impl ConsoleWriter {
+    /// Has `told` called by the event loop when something was said to the guest. Only the first call
+    /// counts.
+    pub fn on_input(&self, told: impl Fn() + Send + Sync + 'static) {
+        self.0.input.on_put(Box::new(told));
+    }
+
     /// What is said to the guest.
     #[must_use]
     pub fn reader(&self) -> ConsoleReader {

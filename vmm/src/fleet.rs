@@ -188,7 +188,7 @@ impl Fleet {
             domain: &domain,
             slots: slots.clone(),
             ended: Arc::clone(&self.ended),
-            console: writer,
+            console: writer.clone(),
         };
         let built = match assemble::build(host, facts, config, place) {
             Ok(built) => built,
@@ -201,6 +201,12 @@ impl Fleet {
         for vcpu in &vcpus {
             domain.add(Arc::clone(vcpu));
         }
+        let (guest, seats) = (Arc::downgrade(&vm), Arc::downgrade(&domain));
+        writer.on_input(move || {
+            if let (Some(vm), Some(domain)) = (guest.upgrade(), seats.upgrade()) {
+                domain.serial_input(&vm);
+            }
+        });
         self.next_id += 1;
         self.vms.push(Arc::clone(&vm));
         let running = Running { vm, domain, vcpus, console: None, threads: Vec::new() };

@@ -46,6 +46,36 @@ fn socket_carries_both_ways_and_is_removed() {
     }
 }
 
+/// The guest halts between two words: the port's interrupt has to wake it.
+#[test]
+fn input_interrupts_a_halted_guest() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    for mode in ["migrate", "thread", "kernel"] {
+        let socket = folder.path().join("serial");
+        let serial = format!("unix:{}", socket.display());
+        let arguments = ["run", "--image", "echo", "--timers", mode, "--serial", &serial];
+        let running = Running::start(command(&[&arguments[..], &["--timeout", "60"]].concat()));
+        let mut client = loop {
+            match UnixStream::connect(&socket) {
+                Ok(client) => break client,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        let mut heard = vec![0];
+        client.read_exact(&mut heard).expect("it is ready");
+        assert_eq!(heard, b">");
+        for said in ["a", "bc", &"0123456789".repeat(30), "d"] {
+            client.write_all(said.as_bytes()).expect("it is connected");
+            heard.resize(said.len(), 0);
+            client.read_exact(&mut heard).expect("it answers");
+            assert_eq!(String::from_utf8_lossy(&heard), said, "{mode}");
+        }
+        client.write_all(b"q").expect("it is connected");
+        let _ = running.wait().expect(i32::from((b'q' << 1) | 1));
+    }
+}
+
 #[test]
 fn guest_does_not_wait_for_a_client() {
     needs_kvm!();

@@ -8,6 +8,7 @@
 //! | variable | lock | writer | reader |
 //! |---|---|---|---|
 //! | `Input::bytes` | its own mutex, held for a copy of a few bytes | event loop | vCPU threads |
+//! | `Input::told` | written once, before input can come that anybody waits for | the fleet | event loop |
 //! | `Input::count` | none (relaxed hint; the lock decides) | both, under the lock | both |
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Input {
     bytes: Mutex<VecDeque<u8>>,
     count: AtomicUsize,
+    /// Called after each addition, without the lock.
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Input {
@@ -58,6 +61,15 @@ impl Input {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.extend(more);
         self.count.store(bytes.len(), Ordering::Relaxed);
+        drop(bytes);
+        if let Some(told) = self.told.get() {
+            told();
+        }
+    }
+
+    pub(super) fn on_put(&self, told: Box<dyn Fn() + Send + Sync>) {
+        // A second one is a mistake of the caller's, and has no effect.
+        let _ = self.told.set(told);
     }
 
     fn room(&self) -> usize {

@@ -50,9 +50,17 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
         if let Some(leave) = control(w, held, role) {
             return leave;
         }
-        if let Err(cause) = pull_inbox(held) {
-            w.end_vm(held.vcpu, Outcome::crashed(held, cause));
-            continue;
+        match pull_inbox(held) {
+            Ok(false) => {}
+            // It starts at the reset vector (SDM 9.4.3), where a machine without firmware has nothing.
+            Ok(true) => {
+                w.end_vm(held.vcpu, Outcome::Reset);
+                continue;
+            }
+            Err(cause) => {
+                w.end_vm(held.vcpu, Outcome::crashed(held, cause));
+                continue;
+            }
         }
         // `PENDING`, which stands for a call of the debugger, too, is cleared by now.
         if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
@@ -103,14 +111,17 @@ fn control(w: &Worker<'_>, held: &Held<'_>, role: Role) -> Option<Leave> {
     }
 }
 
-/// Moves what was posted into the owned state. `PENDING` is cleared before the inbox is read, so
+/// Moves what was posted into the owned state. Answers whether the boot processor got INIT. `PENDING` is cleared before the inbox is read, so
 /// that whatever is posted later sets it again (race 1).
-fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
+fn pull_inbox(held: &mut Held<'_>) -> Result<bool, CrashCause> {
     if !held.vcpu.word.clear_pending() {
-        return Ok(());
+        return Ok(false);
     }
     let inbox = &held.vcpu.inbox;
     let pulled = held.apic.pull(inbox);
+    if pulled.init && held.vcpu.index == 0 {
+        return Ok(true);
+    }
     if pulled.init {
         held.complete_exit();
         held.apic.init_reset();
@@ -130,7 +141,7 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<(), CrashCause> {
             held.give_nmi().map_err(CrashCause::kvm)?;
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Tells the senders of interrupts where this vCPU's APIC can be reached.

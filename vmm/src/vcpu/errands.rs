@@ -14,22 +14,89 @@ use std::sync::atomic::{Ordering, fence};
 
 use crossbeam_epoch as epoch;
 use devices::apic::{Ipi, Lint};
+use devices::bus::Outcome;
 use devices::chipset::{Chipset, Errand};
+use devices::serial;
 
 use super::home::Worker;
 use super::{Core, Held, Post, State, Vcpu};
 use crate::clock;
-use crate::domain::TimerMode;
+use crate::domain::{Domain, TimerMode};
 use crate::vm::{self, VmShared};
 
-impl Worker<'_> {
-    /// Does something to the chipset of the VM of `from`, and what that asks for.
-    pub(super) fn board<R>(&self, from: &Vcpu, with: impl FnOnce(&mut Chipset) -> R) -> R {
-        let (answer, errands) = from.vm.board.with(clock::now_ns(), with);
+impl Domain {
+    /// Does something to the chipset of a VM, and what that asks for. `by`: the vCPU, by its number in
+    /// the VM, whose holder calls; it looks at the chipset itself afterwards. `None`: no vCPU's.
+    fn board<R>(&self, vm: &VmShared, by: Option<u32>, with: impl FnOnce(&mut Chipset) -> R) -> R {
+        let (answer, errands) = vm.board.with(clock::now_ns(), with);
         if errands {
-            self.errands(from);
+            self.errands(vm, by);
         }
         answer
+    }
+
+    /// Carries out what the chipset of a VM asks for.
+    fn errands(&self, vm: &VmShared, by: Option<u32>) {
+        while let Some(errand) = vm.board.take_errand() {
+            match errand {
+                // The I/O APIC names its targets without regard to who sends.
+                Errand::Message(message) => self.send(vm, by.unwrap_or(0), &message),
+                Errand::Intr if vm.board.intr() => self.look(vm, by, 0),
+                // The vCPU that has been offered it finds that there is nothing to acknowledge.
+                Errand::Intr => {}
+                Errand::Earlier => self.look(vm, by, vm.board.owner()),
+                Errand::Line { irq, asserted } => {
+                    if let Err(error) = vm.fd.set_irq_line(u32::from(irq), asserted) {
+                        tracing::error!(vm = %vm.name, irq, %error, "cannot drive an interrupt line");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the vCPU `index` of the VM look at the chipset, unless it is the one that asks.
+    fn look(&self, vm: &VmShared, by: Option<u32>, index: u32) {
+        if by == Some(index) {
+            return;
+        }
+        let guard = epoch::pin();
+        let seated = vm.slot(index).and_then(|slot| self.vcpu(slot, &guard));
+        let Some(vcpu) = seated else { return };
+        if self.policy.mode == TimerMode::Kernel {
+            vcpu.thread.kick();
+        } else {
+            self.post(vcpu, Post::Interrupt);
+        }
+    }
+
+    /// Sends an interrupt from vCPU `from`, or from the chipset, to the vCPUs of the VM that it names.
+    fn send(&self, vm: &VmShared, from: u32, ipi: &Ipi) {
+        let guard = epoch::pin();
+        for target in vm.routing.resolve(from as usize, ipi) {
+            let slot = vm.slots.get(target);
+            if let Some(vcpu) = slot.and_then(|slot| self.vcpu(*slot, &guard))
+                && let Some(why) = vm::put(&vcpu.inbox, ipi)
+            {
+                self.post(vcpu, why);
+            }
+        }
+    }
+
+    /// Something was said to the guest's serial port: the port looks for it, and interrupts.
+    pub fn serial_input(&self, vm: &VmShared) {
+        // Any access to the port will do; this one changes nothing.
+        let scratch = *serial::COM1.start() + serial::SCRATCH;
+        if let Outcome::Edge(irq) = vm.bus.pio_read(scratch, &mut [0], clock::now_ns()) {
+            self.board(vm, None, |chipset| chipset.pulse(irq));
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Does something to the chipset of the VM of `from`, which this thread holds, and what that asks
+    /// for.
+    pub(super) fn board<R>(&self, from: &Vcpu, with: impl FnOnce(&mut Chipset) -> R) -> R {
+        self.domain.board(&from.vm, Some(from.index), with)
     }
 
     /// Lets the chipset's timers fire if this vCPU looks after them and they are due. Answers whether
@@ -44,50 +111,12 @@ impl Worker<'_> {
 
     /// Carries out what the chipset of the VM of `from`, which this thread holds, asks for.
     pub(super) fn errands(&self, from: &Vcpu) {
-        let vm: &VmShared = &from.vm;
-        while let Some(errand) = vm.board.take_errand() {
-            match errand {
-                Errand::Message(message) => self.send(from, &message),
-                Errand::Intr if vm.board.intr() => self.look(from, 0),
-                // The vCPU that has been offered it finds that there is nothing to acknowledge.
-                Errand::Intr => {}
-                Errand::Earlier => self.look(from, vm.board.owner()),
-                Errand::Line { irq, asserted } => {
-                    if let Err(error) = vm.fd.set_irq_line(u32::from(irq), asserted) {
-                        tracing::error!(vm = %vm.name, irq, %error, "cannot drive an interrupt line");
-                    }
-                }
-            }
-        }
+        self.domain.errands(&from.vm, Some(from.index));
     }
 
-    /// Makes the vCPU `index` of the VM look at the chipset, unless it is the one that asks.
-    fn look(&self, from: &Vcpu, index: u32) {
-        if index == from.index {
-            return;
-        }
-        let guard = epoch::pin();
-        let seated = from.vm.slot(index).and_then(|slot| self.domain.vcpu(slot, &guard));
-        let Some(vcpu) = seated else { return };
-        if self.domain.policy.mode == TimerMode::Kernel {
-            vcpu.thread.kick();
-        } else {
-            self.domain.post(vcpu, Post::Interrupt);
-        }
-    }
-
-    /// Sends an interrupt from `from`, or from the chipset, to the vCPUs of the VM that it names.
+    /// Sends an interrupt from `from` to the vCPUs of the VM that it names.
     pub(super) fn send(&self, from: &Vcpu, ipi: &Ipi) {
-        let vm: &VmShared = &from.vm;
-        let guard = epoch::pin();
-        for target in vm.routing.resolve(from.index as usize, ipi) {
-            let slot = vm.slots.get(target);
-            if let Some(vcpu) = slot.and_then(|slot| self.domain.vcpu(*slot, &guard))
-                && let Some(why) = vm::put(&vcpu.inbox, ipi)
-            {
-                self.domain.post(vcpu, why);
-            }
-        }
+        self.domain.send(&from.vm, from.index, ipi);
     }
 
     /// The processor takes an external interrupt and learns its vector from the PIC.
