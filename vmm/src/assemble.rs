@@ -132,6 +132,8 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> BuildError {
 pub struct Place<'a> {
     /// Its number.
     pub id: u32,
+    /// Its name; without one, `vm` and its number.
+    pub name: Option<String>,
     /// The domain its vCPUs join.
     pub domain: &'a Domain,
     /// Their slots there, one for each.
@@ -184,7 +186,7 @@ pub fn build(
         false => None,
     };
     let vm = Arc::new(VmShared::new(Parts {
-        name: format!("vm{}", place.id),
+        name: place.name.unwrap_or_else(|| format!("vm{}", place.id)),
         id: place.id,
         cpus: config.cpus,
         slots: place.slots,

@@ -21,7 +21,7 @@ use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
 use crate::probe::Facts;
 use crate::seats;
-use crate::vcpu::{self, State, Vcpu};
+use crate::vcpu::{self, Post, State, Vcpu};
 use crate::vm::{Outcome, VmShared};
 
 /// Which vCPUs look after each other's timers (`--share`).
@@ -142,7 +142,7 @@ impl Fleet {
         };
         fleet.watch(fleet.ended.as_raw_fd(), 0)?;
         for (vm, sink) in config.vms {
-            fleet.build(host, facts, &vm, sink)?;
+            fleet.build(host, facts, &vm, sink, None)?;
         }
         for index in 0..fleet.running.len() {
             fleet.start(index)?;
@@ -150,7 +150,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Builds and starts one more VM. Answers its number.
+    /// Builds and starts one more VM, called `name` or `vm` with its number. Answers the number.
     ///
     /// # Errors
     /// [`FleetError`]; the fleet is as before then.
@@ -160,8 +160,9 @@ impl Fleet {
         facts: &Facts,
         config: &VmConfig,
         sink: Sink,
+        name: Option<String>,
     ) -> Result<u32, FleetError> {
-        let id = self.build(host, facts, config, sink)?;
+        let id = self.build(host, facts, config, sink, name)?;
         if let Err(error) = self.start(self.running.len() - 1) {
             self.remove(id, || Outcome::HostError(error.to_string()));
             return Err(error);
@@ -175,6 +176,7 @@ impl Fleet {
         facts: &Facts,
         config: &VmConfig,
         sink: Sink,
+        name: Option<String>,
     ) -> Result<u32, FleetError> {
         let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
         let domain = match &self.shared {
@@ -185,6 +187,7 @@ impl Fleet {
         let id = self.next_id;
         let place = Place {
             id,
+            name,
             domain: &domain,
             slots: slots.clone(),
             ended: Arc::clone(&self.ended),
@@ -268,6 +271,19 @@ impl Fleet {
         let Some(Running { vm, domain, .. }) = self.at(id) else { return false };
         domain.resume_vm(vm);
         !vm.has_ended()
+    }
+
+    /// Keeps those vCPUs of a VM out of the hierarchy that `isolated` says, by their numbers, and lets
+    /// the others in: from their next halt or exit on. `false`: there is no such VM.
+    pub fn isolate(&self, id: u32, isolated: impl Fn(u32) -> bool) -> bool {
+        let Some(Running { domain, vcpus, .. }) = self.at(id) else { return false };
+        for vcpu in vcpus.iter().filter(|vcpu| vcpu.is_isolated() != isolated(vcpu.index)) {
+            vcpu.set_isolated(isolated(vcpu.index));
+            // Its thread looks after its own timers from the moment it notices; until then the
+            // hierarchy does.
+            domain.post(vcpu, Post::Interrupt);
+        }
+        true
     }
 
     /// Whether all vCPUs of a VM that have not ended are paused.

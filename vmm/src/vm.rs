@@ -14,6 +14,7 @@ use devices::chipset::Board;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 use tmigr::Slot;
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::gdb::rendezvous::Debugger;
@@ -156,6 +157,12 @@ impl VmShared {
     #[must_use]
     pub fn stopping_debugger(&self, index: u32) -> Option<&Debugger> {
         self.debugger.as_deref().filter(|debugger| debugger.stopping(index))
+    }
+
+    /// Guest RAM in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.iter().map(|region| region.len()).sum()
     }
 
     /// All vCPUs have ended.

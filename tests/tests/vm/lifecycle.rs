@@ -44,7 +44,7 @@ impl Ground {
     }
 
     fn create(&self, fleet: &mut Fleet, (config, sink): (VmConfig, Sink)) -> u32 {
-        fleet.create(&self.host, &self.facts, &config, sink).expect("a VM")
+        fleet.create(&self.host, &self.facts, &config, sink, None).expect("a VM")
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod bench;
 mod costs;
+mod ctl;
 mod images;
 mod options;
 mod run;
+mod serve;
 mod simulate;
 mod test;
-mod values;
+pub(crate) mod values;
 mod wrong;
 
 use std::ffi::OsString;
@@ -62,6 +64,10 @@ struct Arguments {
 enum Command {
     /// Start one or more VMs
     Run(run::RunArguments),
+    /// Run VMs that come and go on request
+    Serve(serve::ServeArguments),
+    /// Ask a running 'siesta serve'
+    Ctl(ctl::CtlArguments),
     /// Boot kernels one by one or side by side and judge them by their exit status and serial output
     Test(test::TestArguments),
     /// List the kernels that are embedded in this program
@@ -105,6 +111,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let device = &arguments.kvm_device;
     let outcome = match arguments.command {
         Command::Run(run) => run::run(device, &run),
+        Command::Serve(serve) => serve::serve(device, &serve),
+        Command::Ctl(ctl) => ctl::ctl(&ctl),
         Command::Test(test) => test::test(device, &test),
         Command::Images => images::list(),
         Command::Bench { what: BenchCommand::Density(density) } => bench::density(device, &density),

@@ -192,7 +192,7 @@ fn wait(fleet: &Fleet, signals: &mut Signals, limit: Option<Duration>) -> Option
 }
 
 /// Says what a person should know of a VM's end, at once: others may go on for long.
-fn tell(vm: &VmShared) {
+pub(super) fn tell(vm: &VmShared) {
     let name = &vm.name;
     match vm.outcome() {
         Some(Outcome::Crashed(crash)) => {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// A memory size: a number with K, M or G behind it; without, MiB. In bytes.
-pub(super) fn memory_size(text: &str) -> Result<u64, String> {
+pub(crate) fn memory_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
         Some((at, 'm' | 'M')) => (&text[..at], 20),
@@ -59,7 +59,7 @@ pub(super) fn time_limit(text: &str) -> Result<Duration, String> {
 }
 
 /// The closest of `names` to what was written, if any is close (edit distance of at most a third).
-pub(super) fn closest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (edits(written, name), name))
         .filter(|(distance, name)| *distance <= name.len().max(3) / 3 + 1)

@@ -38,7 +38,7 @@ pub(super) fn one_line(error: &Error) -> String {
                 ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
                 _,
                 _,
-            ) => "a command is needed: run, images, bench or simulate".into(),
+            ) => "a command is needed: run, serve, ctl, test, images, bench or simulate".into(),
             _ => first_line(error),
         };
     let closest =

@@ -11,6 +11,8 @@
 //! | `Input::told` | written once, before input can come that anybody waits for | the fleet | event loop |
 //! | `Input::count` | none (relaxed hint; the lock decides) | both, under the lock | both |
 
+#![allow(unsafe_code)] // umask
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -105,6 +107,38 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// As [`Listener::bind`], for this user alone (mode 0600). To be called before other threads
+    /// create files.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind_private(path: &Path) -> Result<Self, String> {
+        // SAFETY: takes and gives integers, and cannot fail.
+        let before = unsafe { libc::umask(0o177) };
+        let listener = Listener::bind(path);
+        // SAFETY: as above.
+        unsafe { libc::umask(before) };
+        listener
+    }
+
+    /// Lets in who waits, if anybody does; the connection does not block.
+    ///
+    /// # Errors
+    /// Nobody waits any more, or there are too many open files.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        let (client, _) = self.socket.accept()?;
+        client.set_nonblocking(true)?;
+        Ok(client)
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         // Somebody may have removed it already.
@@ -170,9 +204,7 @@ impl Socket {
             return;
         }
         // Whoever has gone again meanwhile is nobody's loss.
-        if let Ok((client, _)) = self.listener.socket.accept()
-            && client.set_nonblocking(true).is_ok()
-        {
+        if let Ok(client) = self.listener.accept() {
             self.client = Some(client);
             self.flush();
         }

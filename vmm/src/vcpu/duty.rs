@@ -56,6 +56,7 @@ impl<'a> Worker<'a> {
         let limit = self.domain.policy.borrow_limit_ns;
         let started = clock::now_ns();
         self.rejoin_when_due(started);
+        self.settle_membership();
         let own_runs = self.turns.own_wants(held.runnable(), started, limit);
         if !held.runnable() {
             self.turns.halted();

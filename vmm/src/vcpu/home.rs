@@ -151,7 +151,7 @@ impl<'a> Worker<'a> {
 
     /// What the parked vCPU's thread has to be back for.
     fn parked_expiry(&self) -> Option<u64> {
-        match self.domain.hierarchy() {
+        match self.domain.hierarchy().filter(|_| self.member) {
             Some(hierarchy) => hierarchy.responsibility(self.vcpu.slot),
             None => self.own_expiry,
         }
@@ -200,11 +200,8 @@ impl<'a> Worker<'a> {
     /// The vCPU is about to run: its slot becomes active.
     fn activate(&mut self) {
         let Some(hierarchy) = self.domain.hierarchy() else { return };
-        if !self.member {
-            if self.rejoin_at.is_none() {
-                self.join(false);
-            }
-        } else if hierarchy.is_idle(self.vcpu.slot) {
+        self.settle_membership();
+        if self.member && hierarchy.is_idle(self.vcpu.slot) {
             match hierarchy.activate(self.vcpu.slot) {
                 Ok(notices) => self.domain.deliver(self.vcpu, notices),
                 Err(error) => tracing::error!(%error, "cannot become active in the hierarchy"),
@@ -212,9 +209,22 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// An isolated vCPU is no member; any other is, unless it used up its share.
+    pub(super) fn settle_membership(&mut self) {
+        if self.vcpu.is_isolated() {
+            self.rejoin_at = None;
+            self.quit();
+        } else if !self.member && self.rejoin_at.is_none() {
+            self.join(false);
+        }
+    }
+
     /// The vCPU halted: its next expiry enters the hierarchy.
     fn deactivate(&mut self, next: Option<u64>) {
-        let back = match self.domain.hierarchy() {
+        if self.vcpu.is_isolated() {
+            self.quit();
+        }
+        let back = match self.domain.hierarchy().filter(|_| !self.vcpu.is_isolated()) {
             None => {
                 self.own_expiry = next;
                 next
@@ -289,7 +299,9 @@ impl<'a> Worker<'a> {
         if self.rejoin_at.is_some_and(|at| at <= now) {
             self.rejoin_at = None;
             self.share.rejoin(now);
-            self.join(false);
+            if !self.vcpu.is_isolated() {
+                self.join(false);
+            }
         }
     }
 

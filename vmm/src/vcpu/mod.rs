@@ -24,7 +24,7 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use devices::apic::{Inbox, LocalApic};
 use devices::time::Moment;
@@ -212,6 +212,9 @@ pub struct Vcpu {
     pub thread: ThreadState,
     /// Its counters.
     pub stats: Stats,
+    /// It neither serves others nor is served. Written by the controller, which posts to the vCPU
+    /// afterwards; read by its home thread. Release/acquire.
+    isolated: AtomicBool,
     core: UnsafeCell<Option<Core>>,
 }
 
@@ -248,12 +251,24 @@ impl Vcpu {
             inbox: Inbox::new(),
             thread: ThreadState::default(),
             stats: Stats::default(),
+            isolated: AtomicBool::new(false),
             core: UnsafeCell::new(Some(core)),
         }
     }
 
     fn held(&self, granted: bool) -> Option<Held<'_>> {
         granted.then_some(Held { vcpu: self })
+    }
+
+    /// Whether it is kept out of the hierarchy.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.isolated.load(Ordering::Acquire)
+    }
+
+    /// Keeps it out of the hierarchy, or lets it in again. It has to be posted to.
+    pub fn set_isolated(&self, isolated: bool) {
+        self.isolated.store(isolated, Ordering::Release);
     }
 
     /// Host ns of the next timer of the chipset, if this vCPU looks after them.

@@ -1,0 +1,271 @@
+//! Does to a fleet what was asked.
+//!
+//! Owns the names of the VMs, and what is remembered of those that ended. Must not know sockets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::protocol::{
+    Isolate, LevelStats, Request, Response, Stats, VcpuStats, VmLine, VmState, VmStats,
+};
+use super::spec::{Loaded, VmSpec};
+use crate::assemble::ApicTimer;
+use crate::clock;
+use crate::fleet::Fleet;
+use crate::kvm::Host;
+use crate::probe::Facts;
+use crate::vcpu::{State, Vcpu};
+use crate::vm::{Outcome, VmShared};
+
+/// How many ended VMs are remembered.
+const REMEMBERED: usize = 256;
+
+/// A fleet, and what is needed to make more of it.
+pub struct Operator<'a> {
+    /// The VMs.
+    pub fleet: Fleet,
+    host: &'a Host,
+    facts: &'a Facts,
+    apic_timer: ApicTimer,
+    timers: &'static str,
+    created: u64,
+    ended: u64,
+    remembered: VecDeque<VmLine>,
+    quits: bool,
+}
+
+impl<'a> Operator<'a> {
+    /// Operates a fleet that has no VMs yet; `timers` is its mode's name.
+    #[must_use]
+    pub fn new(
+        fleet: Fleet,
+        host: &'a Host,
+        facts: &'a Facts,
+        apic_timer: ApicTimer,
+        timers: &'static str,
+    ) -> Self {
+        Operator {
+            fleet,
+            host,
+            facts,
+            apic_timer,
+            timers,
+            created: 0,
+            ended: 0,
+            remembered: VecDeque::new(),
+            quits: false,
+        }
+    }
+
+    /// The process was asked to end.
+    #[must_use]
+    pub fn quits(&self) -> bool {
+        self.quits
+    }
+
+    /// Answers a request as it came over the socket, in one line.
+    pub fn answer(&mut self, line: &str) -> String {
+        let response = match serde_json::from_str(line) {
+            Ok(request) => self.carry_out(request),
+            Err(error) => Response::Error(format!("not a request: {error}")),
+        };
+        serde_json::to_string(&response)
+            .unwrap_or_else(|error| format!("{{\"error\":\"cannot write the answer: {error}\"}}"))
+    }
+
+    /// Does what was asked.
+    pub fn carry_out(&mut self, request: Request) -> Response {
+        let outcome = match request {
+            Request::List => Ok(Response::Vms(self.list())),
+            Request::Create(spec) => self.create(&spec).map(Response::Created),
+            Request::Pause(named) => self.pause(&named.vm),
+            Request::Resume(named) => self.resume(&named.vm),
+            Request::Stop(named) => self.stop(&named.vm),
+            Request::Isolate(isolate) => self.isolate(&isolate),
+            Request::Stats => Ok(Response::Stats(self.stats())),
+            Request::Quit => {
+                self.quits = true;
+                Ok(Response::Done)
+            }
+        };
+        outcome.unwrap_or_else(Response::Error)
+    }
+
+    /// Starts the VMs of a description: all of them or none. Answers their names.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub fn create(&mut self, spec: &VmSpec) -> Result<Vec<String>, String> {
+        let loaded = spec.load(self.apic_timer)?;
+        for name in loaded.names.iter().flatten() {
+            if self.id(name).is_ok() {
+                return Err(format!("there is a VM '{name}' already"));
+            }
+        }
+        let mut ids = Vec::new();
+        for index in 0..loaded.names.len() {
+            match self.create_one(&loaded, index) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    for id in ids {
+                        self.fleet.remove(id, || Outcome::Interrupted);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.created += ids.len() as u64;
+        let name = |id: &u32| self.fleet.vm(*id).map(|vm| vm.name.clone());
+        Ok(ids.iter().filter_map(name).collect())
+    }
+
+    fn create_one(&mut self, loaded: &Loaded, index: usize) -> Result<u32, String> {
+        let sink = loaded.sink(index)?;
+        let name = loaded.names[index].clone();
+        let created = self.fleet.create(self.host, self.facts, &loaded.config, sink, name);
+        let id = created.map_err(|error| error.to_string())?;
+        if loaded.isolated {
+            self.fleet.isolate(id, |_| true);
+        }
+        Ok(id)
+    }
+
+    fn pause(&mut self, name: &str) -> Result<Response, String> {
+        let id = self.id(name)?;
+        match self.fleet.pause(id) {
+            true => Ok(Response::Done),
+            false => Err(format!("'{name}' cannot be paused: it has ended or a vCPU is stuck")),
+        }
+    }
+
+    fn resume(&mut self, name: &str) -> Result<Response, String> {
+        let id = self.id(name)?;
+        match self.fleet.resume(id) {
+            true => Ok(Response::Done),
+            false => Err(format!("'{name}' has ended")),
+        }
+    }
+
+    fn stop(&mut self, name: &str) -> Result<Response, String> {
+        let id = self.id(name)?;
+        self.retire(id, || Outcome::Interrupted);
+        Ok(Response::Done)
+    }
+
+    fn isolate(&mut self, isolate: &Isolate) -> Result<Response, String> {
+        let id = self.id(&isolate.vm)?;
+        let cpus = self.fleet.vm(id).map_or(0, |vm| vm.cpus);
+        if let Some(absent) = isolate.vcpus.iter().find(|vcpu| **vcpu >= cpus) {
+            return Err(format!("'{}' has no vCPU {absent}: it has {cpus}", isolate.vm));
+        }
+        self.fleet.isolate(id, |vcpu| isolate.vcpus.contains(&vcpu));
+        Ok(Response::Done)
+    }
+
+    /// Frees the VMs that have ended. Answers them, for whoever tells people.
+    pub fn bury(&mut self) -> Vec<Arc<VmShared>> {
+        let ended = self.fleet.vms().iter().filter(|vm| vm.has_ended()).map(|vm| vm.id);
+        let ids: Vec<_> = ended.collect();
+        ids.into_iter().filter_map(|id| self.retire(id, || Outcome::Interrupted)).collect()
+    }
+
+    fn retire(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
+        let vm = self.fleet.remove(id, outcome)?;
+        self.ended += 1;
+        self.remembered.truncate(REMEMBERED - 1);
+        self.remembered.push_front(line(&vm, VmState::Ended));
+        Some(vm)
+    }
+
+    fn id(&self, name: &str) -> Result<u32, String> {
+        let found = self.fleet.vms().iter().find(|vm| vm.name == name);
+        found.map(|vm| vm.id).ok_or_else(|| format!("there is no VM '{name}'"))
+    }
+
+    fn state(&self, vm: &VmShared) -> VmState {
+        if vm.has_ended() {
+            VmState::Ended
+        } else if self.fleet.is_paused(vm.id) {
+            VmState::Paused
+        } else {
+            VmState::Running
+        }
+    }
+
+    fn list(&self) -> Vec<VmLine> {
+        let there = self.fleet.vms().iter().map(|vm| line(vm, self.state(vm)));
+        there.chain(self.remembered.iter().cloned()).collect()
+    }
+
+    fn stats(&self) -> Stats {
+        let vm_stats = |vm: &Arc<VmShared>| VmStats {
+            vm: vm.name.clone(),
+            state: self.state(vm),
+            unknown_msrs: vm.faults.msrs(),
+            absent_devices: vm.faults.addresses(),
+            vcpus: self.fleet.vcpus_of(vm).map(vcpu_stats).collect(),
+        };
+        let mut levels = Vec::new();
+        for counters in self.fleet.domains().filter_map(|domain| domain.hierarchy()) {
+            for (at, level) in counters.level_counters().iter().enumerate() {
+                if levels.len() <= at {
+                    levels.push(LevelStats::default());
+                }
+                let sum = &mut levels[at];
+                sum.walks += level.walks;
+                sum.passes += level.passes;
+                sum.expiries += level.expiries;
+            }
+        }
+        // Levels that the tree has not grown to.
+        let used = levels.iter().rposition(|level| *level != LevelStats::default());
+        levels.truncate(used.map_or(0, |last| last + 1));
+        Stats {
+            timers: self.timers.to_owned(),
+            at_ns: clock::now_ns(),
+            created: self.created,
+            ended: self.ended,
+            vms: self.fleet.vms().iter().map(vm_stats).collect(),
+            levels,
+        }
+    }
+}
+
+fn line(vm: &VmShared, state: VmState) -> VmLine {
+    VmLine {
+        vm: vm.name.clone(),
+        state,
+        cpus: vm.cpus,
+        memory: vm.memory_bytes(),
+        outcome: vm.outcome().map(ToString::to_string).unwrap_or_default(),
+        status: vm.outcome().map(Outcome::status),
+    }
+}
+
+fn vcpu_stats(vcpu: &Vcpu) -> VcpuStats {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let stats = &vcpu.stats;
+    let state = match vcpu.word.load().state() {
+        State::Home => "home",
+        State::Parked => "parked",
+        State::Borrowed(_) => "borrowed",
+        State::Waking => "waking",
+        State::WaitSipi => "wait-sipi",
+        State::Paused => "paused",
+        State::Stopped => "stopped",
+    };
+    VcpuStats {
+        state: state.to_owned(),
+        isolated: vcpu.is_isolated(),
+        exits: of(&stats.exits),
+        inline: of(&stats.inline),
+        by_helper: of(&stats.by_helper),
+        handed_off: of(&stats.handed_off),
+        kicks: of(&stats.kicks),
+        stale_timeouts: of(&stats.stale_timeouts),
+        relieved: of(&stats.relieved),
+        lent_ns: of(&stats.lent_ns),
+        served_ns: of(&stats.served_ns),
+    }
+}

@@ -1,0 +1,315 @@
+//! A VM as it is described in a request or a configuration file.
+//!
+//! Owns the defaults, the limits and the reading of the files that it names. Must not know fleets.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::assemble::{ApicTimer, VmConfig};
+use crate::boot;
+use crate::cli::values;
+use crate::console::{Sink, socket};
+use crate::kvm::LARGEST_VM;
+
+/// Most VMs of one description.
+pub const MOST: u32 = 4096;
+/// Longest name of a VM, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// One VM, or several that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VmSpec {
+    /// Its name; with a count `NAME-0`, `NAME-1`, ... Without, `vm0`, `vm1`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// An embedded kernel. Either this or `kernel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// A kernel file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM disk or multiboot module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Number of vCPUs.
+    #[serde(default = "one")]
+    pub cpus: u32,
+    /// Memory in bytes; written as `64M`, `2G`, or a number of MiB.
+    #[serde(default = "memory", with = "size")]
+    pub memory: u64,
+    /// How many VMs.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// Where serial output goes: a file, or `unix:SOCKET`; with a count `.0`, `.1`, ... is appended.
+    /// Without, nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its vCPUs neither serve others nor are served.
+    #[serde(default)]
+    pub isolated: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn memory() -> u64 {
+    64 << 20
+}
+
+mod size {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::cli::values;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Size {
+        Mib(u64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}K", bytes >> 10))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
+        let text = match Size::deserialize(from)? {
+            Size::Mib(number) => number.to_string(),
+            Size::Text(text) => text,
+        };
+        values::memory_size(&text).map_err(|why| D::Error::custom(format!("memory: {why}")))
+    }
+}
+
+/// A configuration file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    vm: Vec<VmSpec>,
+}
+
+/// Largest configuration file, in bytes.
+const LARGEST_CONFIG: u64 = 1 << 20;
+
+/// Reads a configuration file: TOML, with a `[[vm]]` for each kind of VM.
+///
+/// # Errors
+/// One line: it cannot be read, or what is wrong in it, and where.
+pub fn read_config(path: &Path) -> Result<Vec<VmSpec>, String> {
+    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut text = String::new();
+    let read = file.take(LARGEST_CONFIG + 1).read_to_string(&mut text);
+    read.map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > LARGEST_CONFIG {
+        return Err(format!("longer than {LARGEST_CONFIG} bytes"));
+    }
+    parse_config(&text)
+}
+
+fn parse_config(text: &str) -> Result<Vec<VmSpec>, String> {
+    let config: Config = toml::from_str(text).map_err(|error| {
+        let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+        let line = before.matches('\n').count() + 1;
+        format!("line {line}: {}", error.message().lines().collect::<Vec<_>>().join("; "))
+    })?;
+    let mut names = Vec::new();
+    for (index, vm) in config.vm.iter().enumerate() {
+        let Some(name) = &vm.name else { continue };
+        if names.contains(&name) {
+            return Err(format!("[[vm]] {index}: the name '{name}' is taken by another"));
+        }
+        names.push(name);
+    }
+    Ok(config.vm)
+}
+
+/// A description whose files were read.
+pub struct Loaded {
+    /// What each VM is made of.
+    pub config: VmConfig,
+    /// Whether its vCPUs are isolated.
+    pub isolated: bool,
+    /// Names, one for each VM; none: they are numbered.
+    pub names: Vec<Option<String>>,
+    serial: Option<String>,
+}
+
+impl VmSpec {
+    /// Checks the description and reads what it names.
+    ///
+    /// # Errors
+    /// One line that names the field and says what to do.
+    pub fn load(&self, apic_timer: ApicTimer) -> Result<Loaded, String> {
+        if self.count == 0 || self.count > MOST {
+            return Err(format!("count {}: between 1 and {MOST}", self.count));
+        }
+        if self.cpus == 0 || self.cpus > LARGEST_VM {
+            return Err(format!("cpus {}: between 1 and {LARGEST_VM}", self.cpus));
+        }
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        let (kernel, kernel_name) = self.kernel()?;
+        let initrd = match &self.initrd {
+            Some(path) => {
+                Some(boot::read_initrd(path).map_err(|error| format!("initrd: {error}"))?.into())
+            }
+            None => None,
+        };
+        let config = VmConfig {
+            kernel,
+            kernel_name,
+            initrd,
+            cmdline: self.cmdline.clone(),
+            cpus: self.cpus,
+            memory: self.memory,
+            apic_timer,
+            debug: false,
+        };
+        let names = (0..self.count).map(|index| {
+            let name = self.name.as_ref()?;
+            Some(if self.count == 1 { name.clone() } else { format!("{name}-{index}") })
+        });
+        Ok(Loaded {
+            config,
+            isolated: self.isolated,
+            names: names.collect(),
+            serial: self.serial.clone(),
+        })
+    }
+
+    fn kernel(&self) -> Result<(Arc<[u8]>, String), String> {
+        match (&self.kernel, &self.image) {
+            (Some(path), None) => {
+                let bytes = boot::read_kernel(path).map_err(|error| error.to_string())?;
+                Ok((bytes.into(), path.display().to_string()))
+            }
+            (None, Some(name)) => {
+                let image = guest_images::find(name).ok_or_else(|| no_image(name))?;
+                Ok((image.elf.into(), image.name.to_owned()))
+            }
+            _ => Err("a VM has either 'image' or 'kernel'".into()),
+        }
+    }
+}
+
+impl Loaded {
+    /// Where the serial output of VM `index` goes. Creates the file or socket.
+    ///
+    /// # Errors
+    /// One line: it cannot be created.
+    pub fn sink(&self, index: usize) -> Result<Sink, String> {
+        let Some(serial) = &self.serial else { return Ok(Sink::Null) };
+        let name = if self.names.len() > 1 { format!("{serial}.{index}") } else { serial.clone() };
+        let refused = |what: String| format!("serial {name}: {what}");
+        match name.strip_prefix("unix:") {
+            Some(path) => {
+                socket::Listener::bind(Path::new(path)).map(Sink::Socket).map_err(refused)
+            }
+            None => File::create(&name)
+                .map(Sink::File)
+                .map_err(|error| refused(format!("cannot be written: {error}"))),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let numbered = name.strip_prefix("vm").is_some_and(|rest| rest.parse::<u32>().is_ok());
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(letter) || numbered {
+        return Err(format!(
+            "name '{name}': up to {LONGEST_NAME} letters, digits, '-', '_' and '.', and not 'vm' \
+             with a number, which is the name of a VM without one"
+        ));
+    }
+    Ok(())
+}
+
+fn no_image(name: &str) -> String {
+    let names = || guest_images::all().iter().map(|image| image.name);
+    match values::closest(name, names()) {
+        Some(closest) => format!("no image '{name}'; did you mean '{closest}'?"),
+        None => format!("no image '{name}'; there are {}", names().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> VmSpec {
+        serde_json::from_str(text).expect("a description")
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_command_line() {
+        let spec = spec(r#"{"image":"tick"}"#);
+        assert_eq!((spec.cpus, spec.count, spec.memory, spec.isolated), (1, 1, 64 << 20, false));
+        let loaded = spec.load(ApicTimer::Auto).expect("it is right");
+        assert_eq!(loaded.names, [None]);
+        assert!(matches!(loaded.sink(0), Ok(Sink::Null)));
+    }
+
+    #[test]
+    fn several_vms_have_numbered_names() {
+        let loaded = spec(r#"{"image":"tick","name":"a","count":2,"memory":32}"#)
+            .load(ApicTimer::Auto)
+            .expect("it is right");
+        assert_eq!(loaded.names, [Some("a-0".into()), Some("a-1".into())]);
+        assert_eq!(loaded.config.memory, 32 << 20);
+    }
+
+    #[test]
+    fn configuration_is_a_list_of_vms() {
+        let text = "[[vm]]\nimage = 'tick'\ncount = 64\nmemory = '16M'\n\n[[vm]]\nname = 'b'\n\
+                    kernel = 'k.elf'\ncpus = 2\nisolated = true\n";
+        let vms = parse_config(text).expect("it is right");
+        assert_eq!((vms[0].count, vms[0].memory), (64, 16 << 20));
+        assert!(vms[1].isolated && vms[1].cpus == 2);
+        assert!(parse_config("").expect("no VM is right, too").is_empty());
+        for (wrong, part) in [
+            ("[[vm]]\nimage = 'tick'\nimgae = 'x'\n", "line 3: unknown field `imgae`"),
+            ("[vm]\n", "line 1"),
+            ("vms = 3\n", "unknown field `vms`"),
+            ("[[vm]]\ncpus = -1\n", "line 2"),
+            ("[[vm]]\nmemory = '0'\n", "line 2: memory"),
+            ("[[vm]]\nname='a'\n[[vm]]\nname='a'\n", "taken"),
+            ("[[vm]\n", "line 1"),
+        ] {
+            let error = parse_config(wrong).err().expect(wrong);
+            assert!(error.contains(part) && error.lines().count() == 1, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, part) in [
+            (r#"{"image":"tick","count":0}"#, "count 0"),
+            (r#"{"image":"tick","count":5000}"#, "count 5000"),
+            (r#"{"image":"tick","cpus":0}"#, "cpus 0"),
+            (r#"{"image":"tick","cpus":100000}"#, "cpus 100000"),
+            (r#"{"image":"tock"}"#, "did you mean 'tick'"),
+            (r#"{}"#, "either 'image' or 'kernel'"),
+            (r#"{"image":"tick","kernel":"x"}"#, "either 'image' or 'kernel'"),
+            (r#"{"kernel":"/no/such"}"#, "/no/such"),
+            (r#"{"image":"tick","initrd":"/no/such"}"#, "/no/such"),
+            (r#"{"image":"tick","name":""}"#, "name ''"),
+            (r#"{"image":"tick","name":"vm7"}"#, "vm7"),
+            (r#"{"image":"tick","name":"a b"}"#, "a b"),
+        ] {
+            let error = spec(text).load(ApicTimer::Auto).err().expect(text);
+            assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");
+        }
+    }
+}
