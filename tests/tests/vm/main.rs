@@ -3,6 +3,7 @@
 mod bad_input;
 mod boot;
 mod boot_protocols;
+mod control;
 mod crash;
 mod density;
 mod ending;
