@@ -77,7 +77,7 @@ fn operations(table: &mut Table, subjects: &mut [Subject]) {
     table.shown("the heap, 64 slots", heap, "ns");
     table.at_most("65,536 slots, a sibling active", &Samples::ratio(far_near, near), 1.5, "x");
     table.at_most("65,536 slots, to the root", &Samples::ratio(far_root, near), 3.0, "x");
-    table.shown("  of 64 slots to the root", &Samples::ratio(far_root, root), "x");
+    table.at_most("  of 64 slots to the root", &Samples::ratio(far_root, root), 3.0, "x");
     table.shown("  of its exchanges alone", &Samples::ratio(far_root, six_levels), "x");
     table.shown("  these of one level's", &Samples::ratio(six_levels, one_level), "x");
     table.shown(subjects::EXCHANGES_NEAR, one_level, "ns");
