@@ -78,6 +78,7 @@ impl Bench {
             slack_ns: 0,
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 25,
+            lateness_goal_ns: 500_000,
         };
         let fleet = FleetConfig { policy, sharing: Sharing::Host, vms: vec![(config, sink)] };
         let (started, cpu_before) = (Instant::now(), Usage::of_process());

@@ -5,7 +5,7 @@
 //! all of the process's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_epoch::{self as epoch, Guard};
@@ -56,6 +56,9 @@ pub struct Policy {
     /// Share of a thread's time that goes to other vCPUs while its own guest wants to run, in
     /// percent; 100: no limit.
     pub borrow_share_percent: u8,
+    /// How late a timer may be served, beyond the slack, before whoever serves it is taken to be
+    /// overloaded or absent, in nanoseconds.
+    pub lateness_goal_ns: u64,
 }
 
 impl Policy {
@@ -115,6 +118,8 @@ pub struct Domain {
     free: Mutex<Free>,
     /// Where the search for a helper starts. Relaxed: a hint.
     helper: AtomicU32,
+    /// The thread that overdue migrators' timers signal. Written once, before a vCPU runs.
+    backstop: OnceLock<i32>,
 }
 
 impl Domain {
@@ -134,6 +139,7 @@ impl Domain {
             seats: Seats::new(count),
             free: Mutex::new(Free { given_up: Vec::new(), fresh: HOUSEKEEPER.0 + 1 }),
             helper: AtomicU32::new(1),
+            backstop: OnceLock::new(),
         })
     }
 
@@ -260,6 +266,24 @@ impl Domain {
                 }
             }
         }
+    }
+
+    /// Names the thread that looks after this domain's timers when a migrator does not.
+    pub fn set_backstop(&self, tid: i32) {
+        // A second one is a mistake of the caller's, and has no effect.
+        let _ = self.backstop.set(tid);
+    }
+
+    /// The thread that [`Domain::set_backstop`] named.
+    #[must_use]
+    pub fn backstop(&self) -> Option<i32> {
+        self.backstop.get().copied()
+    }
+
+    /// Does something to each vCPU.
+    pub fn for_each_vcpu(&self, mut what: impl FnMut(&Vcpu)) {
+        let guard = epoch::pin();
+        (0..self.seats.len()).filter_map(|slot| self.seats.get(slot, &guard)).for_each(&mut what);
     }
 
     /// Does something to each vCPU of a VM that has not left.

@@ -14,8 +14,9 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::assemble::{self, BuildError, Built, Place, VmConfig};
+use crate::backstop::Backstop;
 use crate::console::{self, Sink};
-use crate::domain::{Domain, DomainError, Policy};
+use crate::domain::{Domain, DomainError, Policy, TimerMode};
 use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
@@ -45,8 +46,8 @@ pub enum FleetError {
     /// The event loop.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
-    /// A thread could not be started.
-    #[error("cannot start the thread of a vCPU: {0} (limits: ulimit -u, cgroup pids.max)")]
+    /// A thread, of a vCPU or the backstop's, could not be started.
+    #[error("cannot start a thread: {0} (limits: ulimit -u, cgroup pids.max)")]
     Thread(#[source] io::Error),
     /// Out of descriptors.
     #[error("cannot set up the fleet: {0} (limit: ulimit -n)")]
@@ -89,6 +90,8 @@ pub struct Fleet {
     /// The domain of all, with `--share host`.
     shared: Option<Arc<Domain>>,
     next_id: u32,
+    /// In mode `migrate`.
+    backstop: Option<Backstop>,
     ended: Arc<EventFd>,
     epoll: Epoll,
     event_loop: Option<EventLoop>,
@@ -126,16 +129,24 @@ impl Fleet {
     ) -> Result<Self, FleetError> {
         vcpu::install_handler();
         let ended = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(FleetError::Descriptors)?;
+        let backstop = match config.policy.mode {
+            TimerMode::Migrate => Some(Backstop::start().map_err(FleetError::Thread)?),
+            TimerMode::Thread | TimerMode::Kernel => None,
+        };
         let shared = match config.sharing {
             Sharing::Host => Some(Arc::new(Domain::new(config.policy.clone(), most)?)),
             Sharing::Vm => None,
         };
+        if let (Some(backstop), Some(domain)) = (&backstop, &shared) {
+            backstop.watch(domain);
+        }
         let mut fleet = Fleet {
             vms: Vec::new(),
             running: Vec::new(),
             policy: config.policy,
             shared,
             next_id: 0,
+            backstop,
             epoll: Epoll::new().map_err(FleetError::Descriptors)?,
             ended: Arc::new(ended),
             event_loop: Some(EventLoop::start()?),
@@ -181,7 +192,13 @@ impl Fleet {
         let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
         let domain = match &self.shared {
             Some(domain) => Arc::clone(domain),
-            None => Arc::new(Domain::new(self.policy.clone(), config.cpus)?),
+            None => {
+                let domain = Arc::new(Domain::new(self.policy.clone(), config.cpus)?);
+                if let Some(backstop) = &self.backstop {
+                    backstop.watch(&domain);
+                }
+                domain
+            }
         };
         let slots = domain.admit(config.cpus)?;
         let id = self.next_id;

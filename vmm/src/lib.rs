@@ -7,6 +7,7 @@
 //! do, [`cli`] is the command.
 
 pub mod assemble;
+pub mod backstop;
 pub mod bench;
 pub mod boot;
 pub mod cli;

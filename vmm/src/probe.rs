@@ -32,6 +32,9 @@ pub struct Facts {
     pub exit_cost_ns: u64,
     /// The same, when another thread ran the vCPU last. Before Linux 6.13 it is milliseconds.
     pub other_thread_cost_ns: u64,
+    /// Median time from the expiry of a sleeping thread's time-out until the thread runs, in
+    /// nanoseconds.
+    pub wakeup_ns: u64,
     /// Frequency of the guests' TSC, in kHz.
     pub tsc_khz: u32,
 }
@@ -90,6 +93,10 @@ const SPIN_AT: u64 = 0x1200;
 /// How far ahead the timer is set that ends the spinning, in nanoseconds.
 const SPIN_NS: u64 = 200_000;
 
+/// Sleeps that are timed, and how long each is.
+const SLEEPS: usize = 15;
+const SLEEP_NS: u64 = 100_000;
+
 /// How many exits are timed, at most, and for how long.
 const ROUNDS: usize = 64;
 const PATIENCE_NS: u64 = 300_000_000;
@@ -122,8 +129,24 @@ pub fn run(host: &Host) -> Result<Facts, ProbeError> {
         tsc_deadline_exits,
         exit_cost_ns,
         other_thread_cost_ns,
+        wakeup_ns: wakeup_ns(),
         tsc_khz,
     })
+}
+
+/// Measured on a thread of its own, whose sleeps are as exact as those of vCPU threads.
+fn wakeup_ns() -> u64 {
+    let sleeps = || {
+        // SAFETY: takes integers only (PR_SET_TIMERSLACK, prctl(2)).
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+        let late = |_| {
+            let until = clock::now_ns() + SLEEP_NS;
+            std::thread::sleep(std::time::Duration::from_nanos(SLEEP_NS));
+            clock::now_ns().saturating_sub(until)
+        };
+        median((0..SLEEPS).map(late).collect())
+    };
+    std::thread::scope(|scope| scope.spawn(sleeps).join()).unwrap_or_default()
 }
 
 /// Median time, in nanoseconds, from the expiry of a thread's host timer until the thread has left

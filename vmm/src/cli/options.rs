@@ -46,10 +46,16 @@ pub(super) struct TimerOptions {
     /// Longest time for which a halted vCPU is run on another's thread [default: 100us, more where exits are slow]
     #[arg(long, value_parser = values::duration, value_name = "DURATION")]
     pub borrow_limit: Option<Duration>,
+    /// How late a timer may be before its migrator is taken to be overloaded or absent [default: 100us above what a wakeup takes]
+    #[arg(long, value_parser = values::duration, value_name = "DURATION")]
+    pub lateness_goal: Option<Duration>,
     /// How guests may arm their APIC timer
     #[arg(long, value_enum, default_value = "auto", value_name = "auto|deadline|oneshot")]
     pub apic_timer: ApicTimer,
 }
+
+/// The lateness goal, beyond what a wakeup takes.
+const LATENESS_GOAL_NS: u64 = 100_000;
 
 /// Share of a running vCPU's time that may go to others, in percent.
 const BORROW_SHARE: u8 = 25;
@@ -67,6 +73,7 @@ impl TimerOptions {
             timer_slack: Duration::ZERO,
             borrow_share: BORROW_SHARE,
             borrow_limit: None,
+            lateness_goal: None,
             apic_timer,
         }
     }
@@ -74,12 +81,15 @@ impl TimerOptions {
     pub(super) fn policy(&self, mode: TimerMode, facts: &Facts) -> Policy {
         let scaled = BORROW_LIMIT_NS.max(BORROW_LIMIT_NS * facts.exit_cost_ns / EXIT_NS);
         let limit = self.borrow_limit.map_or(scaled, nanos);
+        // What a thread of its own would take to be there.
+        let floor = facts.wakeup_ns + facts.exit_cost_ns;
         Policy {
             mode,
             inline: inline_pays(facts),
             slack_ns: nanos(self.timer_slack),
             borrow_limit_ns: limit,
             borrow_share_percent: self.borrow_share,
+            lateness_goal_ns: self.lateness_goal.map_or(floor + LATENESS_GOAL_NS, nanos),
         }
     }
 }
@@ -117,6 +127,7 @@ mod tests {
         tsc_deadline_exits: true,
         exit_cost_ns: 900,
         other_thread_cost_ns: 1_000,
+        wakeup_ns: 5_000,
         tsc_khz: 2_000_000,
     };
 

@@ -265,6 +265,8 @@ fn vcpu_stats(vcpu: &Vcpu) -> VcpuStats {
         kicks: of(&stats.kicks),
         stale_timeouts: of(&stats.stale_timeouts),
         relieved: of(&stats.relieved),
+        overdue: of(&stats.overdue),
+        rescued: of(&stats.rescued),
         lent_ns: of(&stats.lent_ns),
         served_ns: of(&stats.served_ns),
     }

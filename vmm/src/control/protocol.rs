@@ -145,6 +145,10 @@ pub struct VcpuStats {
     pub stale_timeouts: u64,
     /// Times that it gave up its role because its share was used up.
     pub relieved: u64,
+    /// Looks that found its thread overdue at its duty.
+    pub overdue: u64,
+    /// Times that it was woken because nobody served it.
+    pub rescued: u64,
     /// Time that its thread gave to other vCPUs, in ns.
     pub lent_ns: u64,
     /// Time that other threads gave to it, in ns.

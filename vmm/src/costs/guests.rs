@@ -45,6 +45,8 @@ fn policy(mode: TimerMode, facts: &Facts) -> Policy {
         // Far more than a tick takes: none is to be cut off.
         borrow_limit_ns: 1_000_000 + 1_000 * facts.exit_cost_ns,
         borrow_share_percent: 100,
+        // None is handed off for being late, either.
+        lateness_goal_ns: 1_000_000_000,
     }
 }
 

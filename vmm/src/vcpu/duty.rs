@@ -111,6 +111,13 @@ impl<'g> Duty<'_, '_, 'g> {
             || self.own_deadline.is_some_and(|at| at <= clock::now_ns())
     }
 
+    /// The vCPU has waited so long that this thread is taken to have too much to do.
+    fn is_late(&self, vcpu: &Vcpu) -> bool {
+        let policy = &self.w.domain.policy;
+        let patience = policy.lateness_goal_ns.saturating_add(policy.slack_ns);
+        vcpu.expiry().is_some_and(|at| at.saturating_add(patience) < clock::now_ns())
+    }
+
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
     fn hand_over(&mut self, vcpu: &'g Vcpu) -> Expired {
         Stats::add(&self.w.vcpu.stats.handed_off, 1);
@@ -159,7 +166,7 @@ impl Expire for Duty<'_, '_, '_> {
         else {
             return Expired { next: Next::Foreign, stop: false };
         };
-        if !policy.inline {
+        if !policy.inline || self.is_late(vcpu) {
             return self.hand_over(vcpu);
         }
         match vcpu.borrow(self.w.vcpu.slot) {

@@ -19,6 +19,7 @@ use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
 use super::{Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
+use crate::backstop::{self, MARGIN_NS};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Reason;
@@ -36,6 +37,8 @@ pub struct Worker<'a> {
     pub(super) share: Share,
     pub(super) turns: Turns,
     lead: Lead,
+    /// Signals the backstop if this thread does not come back to its duty.
+    backstop: Option<HostTimer>,
     /// The slot is available in the hierarchy.
     pub(super) member: bool,
     /// When a thread that used up its share comes back.
@@ -81,6 +84,7 @@ impl<'a> Worker<'a> {
             turns: Turns::default(),
             lead: Lead::default(),
             share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
+            backstop: None,
             member: false,
             rejoin_at: None,
             own_expiry: None,
@@ -254,11 +258,46 @@ impl<'a> Worker<'a> {
     /// that is late enough for the limit of the first borrowed run after it is left armed, as
     /// stopping it and setting it again costs two system calls each time.
     fn rest_timer(&mut self, back: Option<u64>) {
+        self.push_backstop();
         self.turns.halted();
         let policy = &self.domain.policy;
         let awake = policy.armed_late_ns().saturating_add(policy.borrow_limit_ns);
         let until = back.map_or(u64::MAX, |at| at.saturating_add(awake));
         self.timer.disarm_before(until, clock::now_ns());
+    }
+
+    /// Says by when this thread will have done its duty, and sets the timer that calls the backstop
+    /// otherwise. A time that was said before and is near enough is left, as setting it costs a
+    /// system call.
+    fn push_backstop(&mut self) {
+        let Some(tid) = self.domain.backstop() else { return };
+        let policy = &self.domain.policy;
+        let patience = policy.lateness_goal_ns.saturating_add(policy.slack_ns);
+        let said = self.vcpu.thread.back_by();
+        let wanted = match self.responsibility() {
+            None => u64::MAX,
+            Some(at) => {
+                let least = at.saturating_add(patience);
+                let most = least.saturating_add(MARGIN_NS);
+                if (least..=most).contains(&said) {
+                    return;
+                }
+                most
+            }
+        };
+        if wanted == said {
+            return;
+        }
+        self.vcpu.thread.set_back_by(wanted);
+        if self.backstop.is_none() {
+            match HostTimer::for_thread(tid, backstop::signal_number()) {
+                Ok(timer) => self.backstop = Some(timer),
+                Err(error) => return tracing::warn!(%error, "no timer for the backstop"),
+            }
+        }
+        if let Some(timer) = &mut self.backstop {
+            timer.arm(Some(wanted).filter(|at| *at != u64::MAX), 0, clock::now_ns());
+        }
     }
 
     fn join(&mut self, idle: bool) {
@@ -280,6 +319,7 @@ impl<'a> Worker<'a> {
             return;
         }
         self.member = false;
+        self.push_backstop();
         let left = hierarchy.unavailable(self.vcpu.slot);
         self.domain.deliver(self.vcpu, left.notices);
         if left.trigger.is_some() {
@@ -320,7 +360,10 @@ impl<'a> Worker<'a> {
         let guest = deadline.map(|at| at.saturating_add(late));
         let (other, limit) = match role {
             Role::Borrowed { limit, own } => (own, Some(limit)),
-            Role::Home => (self.home_limit(late), None),
+            Role::Home => {
+                self.push_backstop();
+                (self.home_limit(late), None)
+            }
         };
         let exact = earlier(guest, other);
         if exact.is_some_and(|at| at <= now) {

@@ -9,7 +9,7 @@ use std::io;
 use std::mem;
 use std::ptr;
 
-/// A timer that signals the thread that made it, with the signal it was made for.
+/// A timer that signals one thread, with the signal it was made for.
 pub struct HostTimer {
     id: libc::timer_t,
     /// What the timer is armed for, in host monotonic nanoseconds; `None`: nothing, or it fired.
@@ -22,16 +22,24 @@ impl HostTimer {
     /// A disarmed timer for the calling thread.
     ///
     /// # Errors
-    /// What `timer_create(2)` says, `EAGAIN` when the process has too many timers or queued signals.
+    /// As [`HostTimer::for_thread`].
     pub fn for_current_thread(signal: libc::c_int) -> io::Result<Self> {
+        // SAFETY: takes no argument and cannot fail.
+        HostTimer::for_thread(unsafe { libc::gettid() }, signal)
+    }
+
+    /// A disarmed timer that signals the thread `tid` of this process.
+    ///
+    /// # Errors
+    /// What `timer_create(2)` says, `EAGAIN` when the process has too many timers or queued signals.
+    pub fn for_thread(tid: i32, signal: libc::c_int) -> io::Result<Self> {
         let mut id: libc::timer_t = ptr::null_mut();
-        // SAFETY: an all-zero sigevent is valid; both structures outlive the call. SIGEV_THREAD_ID
-        // names the calling thread, which owns the timer.
+        // SAFETY: an all-zero sigevent is valid; both structures outlive the call.
         let rc = unsafe {
             let mut event: libc::sigevent = mem::zeroed();
             event.sigev_notify = libc::SIGEV_THREAD_ID;
             event.sigev_signo = signal;
-            event.sigev_notify_thread_id = libc::gettid();
+            event.sigev_notify_thread_id = tid;
             libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut id)
         };
         if rc != 0 {

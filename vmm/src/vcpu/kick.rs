@@ -9,6 +9,7 @@
 //! | `place` | its thread: `HOST`/`GUEST`; a kicker: `GUEST -> KICKED` | kickers | SeqCst; a kicker's flag (a run word's `PENDING`, `attention`) is written before `place` is read, the thread writes `place` before it reads the flags (race 2) |
 //! | `attention` | kickers set, its thread clears | its thread | SeqCst, as above |
 //! | `futex` | its thread `AWAKE -> ASLEEP -> AWAKE`; a waker: `-> TOKEN` | both | SeqCst exchange; a token left while awake makes the next sleep return at once (race 3) |
+//! | `back_by` | its thread | the backstop | relaxed: a figure to be compared with the clock |
 //! | `CURRENT_RUN` | its thread, before and after `KVM_RUN` | the signal handler on the same thread | program order of one thread; compiler fences around it |
 //!
 //! **Race 2, post against entry.** The thread has looked at its flags and is about to enter the
@@ -25,7 +26,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use kvm_bindings::kvm_run;
 
@@ -77,12 +78,24 @@ pub fn install_handler() {
 }
 
 /// What others may do to a vCPU thread. Shared; see the table at the head of the file.
-#[derive(Default)]
 pub struct ThreadState {
     place: AtomicU32,
     attention: AtomicBool,
     futex: AtomicU32,
     tid: AtomicI32,
+    back_by: AtomicU64,
+}
+
+impl Default for ThreadState {
+    fn default() -> Self {
+        ThreadState {
+            place: AtomicU32::new(HOST),
+            attention: AtomicBool::new(false),
+            futex: AtomicU32::new(AWAKE),
+            tid: AtomicI32::new(0),
+            back_by: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 impl fmt::Display for ThreadState {
@@ -109,6 +122,18 @@ impl ThreadState {
     #[must_use]
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::Relaxed)
+    }
+
+    /// The thread says by when it will have looked at its duty in the hierarchy, in host monotonic ns;
+    /// `u64::MAX`: it has none.
+    pub fn set_back_by(&self, at: u64) {
+        self.back_by.store(at, Ordering::Relaxed);
+    }
+
+    /// What the thread said last.
+    #[must_use]
+    pub fn back_by(&self) -> u64 {
+        self.back_by.load(Ordering::Relaxed)
     }
 
     /// Gets the thread out of whatever guest it is in. In host code it looks at its flags before it

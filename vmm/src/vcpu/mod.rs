@@ -184,6 +184,10 @@ pub struct Stats {
     pub stale_timeouts: AtomicU64,
     /// Times that the share of borrowed runs was used up and the slot left the hierarchy.
     pub relieved: AtomicU64,
+    /// Looks of the backstop that found the home thread overdue.
+    pub overdue: AtomicU64,
+    /// Times that the backstop woke this vCPU, because nobody served it.
+    pub rescued: AtomicU64,
     /// Nanoseconds of the home thread spent in borrowed runs.
     pub lent_ns: AtomicU64,
     /// Nanoseconds for which other threads ran this vCPU.
@@ -212,6 +216,9 @@ pub struct Vcpu {
     pub thread: ThreadState,
     /// Its counters.
     pub stats: Stats,
+    /// The timer with which it was parked last; `u64::MAX`: none. Written by the holder before it
+    /// parks, read by the backstop while it is parked. Release/acquire.
+    expiry: AtomicU64,
     /// It neither serves others nor is served. Written by the controller, which posts to the vCPU
     /// afterwards; read by its home thread. Release/acquire.
     isolated: AtomicBool,
@@ -251,6 +258,7 @@ impl Vcpu {
             inbox: Inbox::new(),
             thread: ThreadState::default(),
             stats: Stats::default(),
+            expiry: AtomicU64::new(u64::MAX),
             isolated: AtomicBool::new(false),
             core: UnsafeCell::new(Some(core)),
         }
@@ -258,6 +266,12 @@ impl Vcpu {
 
     fn held(&self, granted: bool) -> Option<Held<'_>> {
         granted.then_some(Held { vcpu: self })
+    }
+
+    /// The timer with which it was parked last, in host monotonic ns.
+    #[must_use]
+    pub fn expiry(&self) -> Option<u64> {
+        Some(self.expiry.load(Ordering::Acquire)).filter(|at| *at != u64::MAX)
     }
 
     /// Whether it is kept out of the hierarchy.
@@ -338,6 +352,7 @@ impl Held<'_> {
     /// # Errors
     /// The vCPU, still held: somebody posted, or wants it to stop.
     pub fn park(self) -> Result<(), Self> {
+        self.vcpu.expiry.store(self.next_expiry().unwrap_or(u64::MAX), Ordering::Release);
         if self.vcpu.word.park() { Ok(()) } else { Err(self) }
     }
 

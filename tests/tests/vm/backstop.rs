@@ -1,0 +1,99 @@
+//! A migrator that does not come: its thread is stopped.
+
+#![allow(clippy::disallowed_methods)] // a test has to know when a guest stands still
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use siesta_tests::tracer::{StoppedThread, thread_of};
+use siesta_tests::{PATIENCE, Running, command, figures, needs_kvm, siesta};
+
+const TICKING: usize = 8;
+
+struct Served {
+    folder: tempfile::TempDir,
+    process: Running,
+}
+
+impl Served {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("control");
+        let socket = socket.to_str().expect("a plain name");
+        let process =
+            Running::start(command(&["serve", "--control", socket, "--borrow-share", "100"]));
+        let served = Served { folder, process };
+        served.until("it does not listen", || served.ctl(&["list"]).0 == 0);
+        served
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> (i32, String) {
+        let socket = self.folder.path().join("control");
+        let socket = socket.to_str().expect("a plain name");
+        let ended = siesta(&[&["ctl", "--control", socket], arguments].concat());
+        (ended.status, ended.stdout)
+    }
+
+    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < PATIENCE, "{what}: {}", self.ctl(&["stats"]).1);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn tick(&self, name: &str, secs: u32) {
+        let serial = self.folder.path().join(name);
+        let serial = serial.to_str().expect("a plain name");
+        let cmdline = format!("hz=100 secs={secs}");
+        let create = ["create", "--image", "tick", "--cmdline", &cmdline, "--name", name];
+        let count = TICKING.to_string();
+        let more = ["--count", &count, "--serial", serial];
+        assert_eq!(self.ctl(&[&create[..], &more].concat()).0, 0);
+    }
+
+    fn counter(&self, vm: usize, key: &str) -> u64 {
+        let (_, answer) = self.ctl(&["stats", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        answer["stats"]["vms"][vm]["vcpus"][0][key].as_u64().expect("a number")
+    }
+
+    /// All ticking guests have ended by themselves, each with all its ticks.
+    fn all_ticked(&self, name: &str, secs: u32) {
+        let ended = format!("{name}-");
+        self.until("ticks are missing", || {
+            let list = self.ctl(&["list"]).1;
+            list.lines().filter(|line| line.starts_with(&ended) && line.contains("ended")).count()
+                == TICKING
+        });
+        for index in 0..TICKING {
+            let serial = self.folder.path().join(format!("{name}.{index}"));
+            let text = fs::read_to_string(serial).expect("its output");
+            assert_eq!(figures(&text, "ticks"), [f64::from(100 * secs)], "{text}");
+            assert_eq!(figures(&text, "early"), [0.0], "{text}");
+        }
+    }
+}
+
+/// The busy guest's thread is the migrator of all others. Stopped, it serves nobody, and nobody else
+/// is called by the hierarchy.
+#[test]
+fn timers_of_a_stopped_migrator_are_served_by_others_and_it_comes_back() {
+    needs_kvm!();
+    let served = Served::start();
+    assert_eq!(served.ctl(&["create", "--image", "busy", "--name", "busy"]).0, 0);
+    served.tick("first", 2);
+    served.until("the busy one serves nobody", || served.counter(0, "inline") > 20);
+    let tid = thread_of(served.process.pid(), "busy/0").expect("its thread");
+    let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+    let inline = served.counter(0, "inline");
+    served.all_ticked("first", 2);
+    assert_eq!(served.counter(0, "inline"), inline, "it was stopped");
+    assert!(served.counter(0, "overdue") > 0);
+    drop(stopped);
+    served.tick("second", 1);
+    served.until("it does not come back", || served.counter(0, "inline") > inline + 20);
+    served.all_ticked("second", 1);
+    assert_eq!(served.ctl(&["quit"]).0, 0);
+    let _ = served.process.wait().expect(0);
+}
