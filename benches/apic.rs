@@ -20,6 +20,7 @@ fn apic() -> LocalApic {
     let config = ApicConfig {
         id: 0,
         bsp: true,
+        physical_bits: 48,
         tsc_khz: 1_000_000,
         timer_hz: 1_000_000_000,
         tsc_deadline: true,

@@ -215,6 +215,7 @@ pub fn build(
         let apic = LocalApic::new(ApicConfig {
             id: index,
             bsp: index == 0,
+            physical_bits: cpuid::physical_bits(&leaves),
             tsc_khz: facts.tsc_khz,
             timer_hz: APIC_TIMER_HZ,
             tsc_deadline,

@@ -61,6 +61,9 @@ const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
 const LEAF_AMD_PMU: u32 = 0x8000_0022;
 const LEAF_AMD_TOPOLOGY_V2: u32 = 0x8000_0026;
 
+/// Physical-address bits of a processor that does not tell them.
+const FEWEST_PHYSICAL_BITS: u8 = 36;
+
 /// The virtual APIC timer counts at 1 GHz at divide-by-1.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 /// The largest numerator that leaf 0x15 may have: Linux multiplies it with the crystal's kHz in 32
@@ -92,6 +95,14 @@ pub fn for_vcpu(host: &Host, options: &Options) -> Result<CpuId, CpuidError> {
         host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CpuidError::Supported)?;
     let entries = adapt(supported.as_slice(), options);
     CpuId::from_entries(&entries).map_err(|_| CpuidError::TooLong)
+}
+
+/// Physical-address bits that the table tells the guest; 36 where it does not say (SDM volume 2,
+/// CPUID, leaf 80000008H). KVM takes no more from it, in IA32_APIC_BASE for one.
+#[must_use]
+pub fn physical_bits(table: &CpuId) -> u8 {
+    let sizes = table.as_slice().iter().find(|entry| entry.function == LEAF_AMD_SIZES);
+    sizes.map_or(FEWEST_PHYSICAL_BITS, |sizes| sizes.eax as u8)
 }
 
 fn adapt(supported: &[kvm_cpuid_entry2], options: &Options) -> Vec<kvm_cpuid_entry2> {

@@ -54,6 +54,14 @@ fn frequencies_can_be_found_by_a_guest_that_asks_for_the_highest_leaf() {
 }
 
 #[test]
+fn physical_address_bits_are_those_of_the_table_or_36() {
+    let sizes = kvm_cpuid_entry2 { function: LEAF_AMD_SIZES, eax: 0x3930, ..Default::default() };
+    let table = |entries: &[_]| CpuId::from_entries(entries).expect("it fits");
+    assert_eq!(physical_bits(&table(&[sizes])), 0x30);
+    assert_eq!(physical_bits(&table(&[])), 36);
+}
+
+#[test]
 fn there_is_no_pmu() {
     assert_eq!(leaf(LEAF_PMU, &OPTIONS).eax, 0);
 }

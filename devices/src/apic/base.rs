@@ -16,7 +16,7 @@ const DEFAULT_ADDRESS: u64 = 0xfee0_0000;
 const BSP: u64 = 1 << 8;
 const EXTD: u64 = 1 << 10;
 const EN: u64 = 1 << 11;
-/// Bits 51:12. A processor with fewer physical-address bits has KVM refuse the rest before.
+/// Bits 51:12, of which those beyond the processor's physical-address bits are reserved.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +50,11 @@ impl ApicBase {
         self.0 & ADDRESS
     }
 
-    /// The register after a write.
-    pub(super) fn written(self, value: u64) -> Result<ApicBase, GeneralProtection> {
+    /// The register after a write, on a processor with this many physical-address bits.
+    pub(super) fn written(self, value: u64, bits: u8) -> Result<ApicBase, GeneralProtection> {
         let next = ApicBase(value);
-        let reserved = value & !(ADDRESS | EN | EXTD | BSP) != 0;
+        let address = ADDRESS & !u64::MAX.checked_shl(bits.into()).unwrap_or(0);
+        let reserved = value & !(address | EN | EXTD | BSP) != 0;
         let no_such_mode = value & EXTD != 0 && value & EN == 0;
         let illegal = matches!(
             (self.mode(), next.mode()),

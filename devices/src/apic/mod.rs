@@ -82,6 +82,9 @@ pub struct ApicConfig {
     pub id: u32,
     /// The bootstrap processor: bit 8 of IA32_APIC_BASE after reset.
     pub bsp: bool,
+    /// Physical-address bits of the processor (CPUID.80000008H:EAX bits 7:0), at most 52 of which
+    /// count: the bits of IA32_APIC_BASE beyond are reserved.
+    pub physical_bits: u8,
     /// Frequency of the guest's TSC in kHz. Zero counts as 1.
     pub tsc_khz: u32,
     /// Frequency of the timer's counter at divide-by-1, in Hz; KVM and QEMU have 1 GHz. Zero counts
@@ -211,7 +214,7 @@ impl LocalApic {
     /// changed then.
     pub fn set_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let old = self.base.mode();
-        self.base = self.base.written(value)?;
+        self.base = self.base.written(value, self.config.physical_bits)?;
         match (old, self.base.mode()) {
             (ApicMode::Xapic | ApicMode::X2apic, ApicMode::Disabled) => self.init_reset(),
             (ApicMode::Xapic, ApicMode::X2apic) => self.icr &= u64::from(u32::MAX),

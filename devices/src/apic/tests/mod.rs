@@ -43,6 +43,7 @@ const DIVIDE_BY_1: u64 = 0b1011;
 const CONFIG: ApicConfig = ApicConfig {
     id: 3,
     bsp: false,
+    physical_bits: 52,
     tsc_khz: 2_000_000,
     timer_hz: 1_000_000_000,
     tsc_deadline: true,

@@ -73,6 +73,20 @@ fn register_page_exists_in_xapic_mode_alone_and_moves() {
     assert_eq!(apic.mmio_base(), Some(0x000f_ffff_ffff_f000));
 }
 
+/// SDM 12.4.4: bits from MAXPHYADDR on are reserved.
+#[test]
+fn register_page_stays_within_the_physical_address_bits() {
+    for physical_bits in [36, 48, 51] {
+        let mut apic = LocalApic::new(ApicConfig { physical_bits, ..CONFIG });
+        let beyond = 1 << physical_bits | ADDRESS | EN;
+        assert_eq!(apic.write_msr(APIC_BASE, beyond, at(0)), Err(GeneralProtection));
+        assert_eq!(apic.base_msr(), ADDRESS | EN);
+        let last = (1 << physical_bits) - 0x1000;
+        assert_eq!(apic.write_msr(APIC_BASE, last | EN, at(0)), Ok(Effect::None));
+        assert_eq!(apic.mmio_base(), Some(last));
+    }
+}
+
 /// SDM 12.12.1.2.
 #[test]
 fn x2apic_registers_raise_gp_outside_x2apic_mode() {
