@@ -29,11 +29,21 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("start", &["start.c", "probe.c", "smp_probe.S", "check.c", "irq.c", "trap.S"]),
     ("x2apic", &["x2apic.c", "check.c", "irq.c", "trap.S"]),
     ("pv-eoi", &["pv_eoi.c", "check.c", "irq.c", "trap.S"]),
+    ("clock", &["kvmclock.c", "tsc_moves.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 
-const HEADERS: &[&str] =
-    &["abi.h", "kernel.h", "user.h", "tick.h", "check.h", "legacy.h", "probe.h", "link.ld"];
+const HEADERS: &[&str] = &[
+    "abi.h",
+    "kernel.h",
+    "user.h",
+    "tick.h",
+    "check.h",
+    "legacy.h",
+    "probe.h",
+    "kvmclock.h",
+    "link.ld",
+];
 
 const COMPILE: &[&str] = &[
     "-std=gnu11",

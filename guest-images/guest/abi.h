@@ -61,11 +61,14 @@
 #define XAPIC_BASE      0xfee00000
 #define IOAPIC_GPA      0xfec00000
 
+#define MSR_TSC         0x10
 #define MSR_APIC_BASE   0x1b
+#define MSR_TSC_ADJUST  0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC      0x800
 #define MSR_EFER        0xc0000080
 #define MSR_GS_BASE     0xc0000101
+#define MSR_KVM_WALL_CLOCK 0x4b564d00
 #define MSR_KVMCLOCK    0x4b564d01
 #define MSR_KVM_PV_EOI  0x4b564d04
 

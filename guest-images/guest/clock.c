@@ -2,23 +2,11 @@
  * How fast the TSC and the APIC timer run, asked once at start. Owns the
  * kvmclock page for the time of the question.
  */
-#include "kernel.h"
+#include "kvmclock.h"
 
 #define LEAF_HYPERVISOR 0x40000000u
 #define LEAF_KVM_FEATURES 0x40000001u
 #define LEAF_FREQUENCIES 0x40000010u
-#define FEATURE_CLOCKSOURCE2 3
-
-struct pvclock {
-    u32 version;
-    u32 pad0;
-    u64 tsc_timestamp;
-    u64 system_time;
-    u32 tsc_to_system_mul;
-    signed char tsc_shift;
-    u8 flags;
-    u8 pad[2];
-};
 
 static volatile struct pvclock pvclock __attribute__((aligned(64)));
 
@@ -38,6 +26,14 @@ bool kvm_offers(u32 feature)
     return is_kvm() && ((cpuid(LEAF_KVM_FEATURES).eax >> feature) & 1);
 }
 
+u64 pvclock_hz(u32 mul, int shift)
+{
+    if (mul == 0 || shift < -31 || shift > 31)
+        return 0;
+    u64 hz = (1000000000ul << 32) / mul;
+    return shift < 0 ? hz << -shift : hz >> shift;
+}
+
 static u64 kvmclock_hz(void)
 {
     if (!kvm_offers(FEATURE_CLOCKSOURCE2))
@@ -47,10 +43,7 @@ static u64 kvmclock_hz(void)
     int shift = pvclock.tsc_shift;
     bool stable = pvclock.version != 0 && !(pvclock.version & 1);
     wrmsr(MSR_KVMCLOCK, 0);
-    if (!stable || mul == 0 || shift < -31 || shift > 31)
-        return 0;
-    u64 hz = (1000000000ul << 32) / mul;
-    return shift < 0 ? hz << -shift : hz >> shift;
+    return stable ? pvclock_hz(mul, shift) : 0;
 }
 
 static struct cpuid frequencies(void)
@@ -62,12 +55,9 @@ static struct cpuid frequencies(void)
     return top >= LEAF_FREQUENCIES && top < LEAF_HYPERVISOR + 0x10000 ? cpuid(LEAF_FREQUENCIES) : none;
 }
 
-u64 tsc_hz(void)
+u64 cpuid_tsc_hz(void)
 {
-    u64 hz = kvmclock_hz();
-    if (plausible(hz))
-        return hz;
-    hz = frequencies().eax * 1000ul;
+    u64 hz = frequencies().eax * 1000ul;
     if (plausible(hz))
         return hz;
     u32 top = cpuid(0).eax;
@@ -79,6 +69,12 @@ u64 tsc_hz(void)
     }
     hz = top >= 0x16 ? (cpuid(0x16).eax & 0xffff) * 1000000ul : 0;
     return plausible(hz) ? hz : 0;
+}
+
+u64 tsc_hz(void)
+{
+    u64 hz = kvmclock_hz();
+    return plausible(hz) ? hz : cpuid_tsc_hz();
 }
 
 /* At divide-by-1. */

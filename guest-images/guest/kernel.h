@@ -148,8 +148,10 @@ bool param(const char *key, const char **value);
 u64 param_u64(const char *key, u64 otherwise);
 bool param_is(const char *key, const char *value);
 
-/* clock.c: both 0 where unknown. */
+/* clock.c: all 0 where unknown. */
 u64 tsc_hz(void);
+/* As CPUID says, without kvmclock. */
+u64 cpuid_tsc_hz(void);
 u64 apic_timer_hz(void);
 /* Whether this is KVM and it offers that paravirtual feature. */
 bool kvm_offers(u32 feature);

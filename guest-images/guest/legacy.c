@@ -162,3 +162,8 @@ void rtc_write(u8 reg, u8 value)
     outb(RTC_INDEX, reg);
     outb(RTC_DATA, value);
 }
+
+u32 rtc_binary(u8 value)
+{
+    return rtc_read(RTC_REG_B) & RTC_B_BINARY ? value : (value >> 4) * 10u + (value & 15);
+}

@@ -53,5 +53,9 @@ extern u32 ioapic_pit_pin;
 
 u8 rtc_read(u8 reg);
 void rtc_write(u8 reg, u8 value);
+#define RTC_REG_B 0x0b
+#define RTC_B_BINARY 0x04
+/* What a date register says, BCD or not. */
+u32 rtc_binary(u8 value);
 
 #endif

@@ -8,7 +8,7 @@
 const char image_name[] = "rtc";
 
 #define REG_A 0x0a
-#define REG_B 0x0b
+#define REG_B RTC_REG_B
 #define REG_C 0x0c
 #define REG_D 0x0d
 #define UIP 0x80
@@ -16,7 +16,7 @@ const char image_name[] = "rtc";
 #define B_PERIODIC 0x40
 #define B_ALARM 0x20
 #define B_UPDATE 0x10
-#define B_BINARY 0x04
+#define B_BINARY RTC_B_BINARY
 #define B_24_HOURS 0x02
 
 /* What the interrupts said: written by the handler. */
@@ -37,11 +37,6 @@ static void on_irq8(u32 vector)
         pic_hook(0x28);
 }
 
-static u32 binary(u8 value)
-{
-    return rtc_read(REG_B) & B_BINARY ? value : (value >> 4) * 10u + (value & 15);
-}
-
 /* Whether the update that makes a second comes within two. */
 static bool wait_second(void)
 {
@@ -57,9 +52,10 @@ static bool wait_second(void)
 
 static void date(void)
 {
-    u32 second = binary(rtc_read(0)), minute = binary(rtc_read(2)), hour = binary(rtc_read(4) & 0x7f);
-    u32 weekday = binary(rtc_read(6)), day = binary(rtc_read(7)), month = binary(rtc_read(8));
-    u32 year = binary(rtc_read(9)), century = binary(rtc_read(0x32));
+    u32 second = rtc_binary(rtc_read(0)), minute = rtc_binary(rtc_read(2));
+    u32 hour = rtc_binary(rtc_read(4) & 0x7f), weekday = rtc_binary(rtc_read(6));
+    u32 day = rtc_binary(rtc_read(7)), month = rtc_binary(rtc_read(8));
+    u32 year = rtc_binary(rtc_read(9)), century = rtc_binary(rtc_read(0x32));
     check("second-minute-hour-are-plausible", second < 60 && minute < 60 && hour < 24);
     check("day-and-month-are-plausible",
           day >= 1 && day <= 31 && month >= 1 && month <= 12 && weekday >= 1 && weekday <= 7);

@@ -46,6 +46,7 @@ static IMAGES: &[Image] = &[
     image!("smp-start", "checks INIT, SIPI and the state that they leave"),
     image!("x2apic", "checks which x2APIC registers and bits there are"),
     image!("pv-eoi", "checks KVM's paravirtual end of interrupt"),
+    image!("clock", "checks kvmclock, moves of the TSC, and deadlines beside them"),
     image!("nmi", "checks NMI, HLT and the shadows of instructions"),
 ];
 

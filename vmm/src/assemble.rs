@@ -207,6 +207,7 @@ pub fn build(
             apic_id: index,
             user_apic,
             tsc_deadline,
+            tsc_adjust: facts.tsc_moves,
             tsc_khz: facts.tsc_khz,
         };
         let leaves = cpuid::for_vcpu(host, &options)?;

@@ -23,6 +23,8 @@ pub struct Options {
     pub user_apic: bool,
     /// The APIC timer's TSC-deadline mode is offered.
     pub tsc_deadline: bool,
+    /// The TSC can be moved: IA32_TSC_ADJUST is offered.
+    pub tsc_adjust: bool,
     /// Frequency of the guest's TSC, in kHz.
     pub tsc_khz: u32,
 }
@@ -42,6 +44,7 @@ const LEAF_VENDOR: u32 = 0x0;
 const LEAF_FEATURES: u32 = 0x1;
 const LEAF_CACHES: u32 = 0x4;
 const LEAF_POWER: u32 = 0x6;
+const LEAF_FEATURES_7: u32 = 0x7;
 const LEAF_PMU: u32 = 0xa;
 const LEAF_TOPOLOGY: u32 = 0xb;
 /// TSC and crystal clock.
@@ -180,6 +183,11 @@ fn adapt_entry(entry: &mut kvm_cpuid_entry2, options: &Options, amd: bool) {
             if entry.function == LEAF_CACHES {
                 entry.eax = (entry.eax & 0x03ff_ffff) | ((ids.min(64) - 1) << 26);
             }
+        }
+        // IA32_TSC_ADJUST
+        LEAF_FEATURES_7 if entry.index == 0 => {
+            let offered = options.tsc_adjust && entry.ebx & 1 << 1 != 0;
+            set(&mut entry.ebx, 1, offered);
         }
         LEAF_POWER => set(&mut entry.eax, 2, true), // ARAT: the timer runs in every idle state
         LEAF_KVM => entry.eax = entry.eax.max(LEAF_FREQUENCIES),

@@ -2,8 +2,14 @@
 
 use super::*;
 
-const OPTIONS: Options =
-    Options { cpus: 4, apic_id: 3, user_apic: true, tsc_deadline: true, tsc_khz: 2_000_000 };
+const OPTIONS: Options = Options {
+    cpus: 4,
+    apic_id: 3,
+    user_apic: true,
+    tsc_deadline: true,
+    tsc_adjust: true,
+    tsc_khz: 2_000_000,
+};
 
 fn leaf(function: u32, options: &Options) -> kvm_cpuid_entry2 {
     let all = |function| kvm_cpuid_entry2 {
@@ -14,7 +20,7 @@ fn leaf(function: u32, options: &Options) -> kvm_cpuid_entry2 {
         edx: u32::MAX,
         ..Default::default()
     };
-    let supported: Vec<_> = [0, 1, 4, 6, 0xa, 0xb, 0x1f, LEAF_KVM_FEATURES, LEAF_AMD_SIZES]
+    let supported: Vec<_> = [0, 1, 4, 6, 7, 0xa, 0xb, 0x1f, LEAF_KVM_FEATURES, LEAF_AMD_SIZES]
         .map(all)
         .into_iter()
         .chain([kvm_cpuid_entry2 {
@@ -37,6 +43,13 @@ fn features_name_the_apic_id_and_the_timer_mode() {
     assert_eq!(entry.ecx & 1 << 3, 0);
     let oneshot = Options { tsc_deadline: false, ..OPTIONS };
     assert_eq!(leaf(LEAF_FEATURES, &oneshot).ecx & 1 << 24, 0);
+}
+
+#[test]
+fn tsc_adjust_is_offered_where_the_tsc_can_be_moved() {
+    assert_eq!(leaf(LEAF_FEATURES_7, &OPTIONS).ebx, u32::MAX);
+    let fixed = Options { tsc_adjust: false, ..OPTIONS };
+    assert_eq!(leaf(LEAF_FEATURES_7, &fixed).ebx, u32::MAX & !2);
 }
 
 #[test]

@@ -38,6 +38,9 @@ const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_ADJUST: u32 = 0x3b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// KVM's MSR documentation, "MSR_KVM_SYSTEM_TIME_NEW".
+const KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
+const KVM_SYSTEM_TIME_ON: u64 = 1;
 /// KVM's MSR documentation, "MSR_KVM_PV_EOI_EN".
 const KVM_PV_EOI: u32 = 0x4b56_4d04;
 
@@ -122,19 +125,16 @@ impl TscMove {
 /// # Errors
 /// KVM refuses the value.
 pub fn set_apic_base(vcpu: &VcpuFd, value: u64) -> Result<(), kvm_ioctls::Error> {
-    let entry = kvm_msr_entry { index: IA32_APIC_BASE, data: value, ..Default::default() };
-    let msrs = Msrs::from_entries(&[entry]).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
-    match vcpu.set_msrs(&msrs)? {
-        1 => Ok(()),
-        _ => Err(kvm_ioctls::Error::new(libc::EINVAL)),
-    }
+    write(vcpu, IA32_APIC_BASE, value)
 }
 
-/// Gives a vCPU another TSC offset and value of IA32_TSC_ADJUST.
+/// Gives a vCPU another TSC offset and value of IA32_TSC_ADJUST. Answers whether its counter moves
+/// with it: KVM of the PVM type has its guests read the host's counter, and takes the offset without
+/// an error. Nothing has changed then.
 ///
 /// # Errors
 /// KVM has no attribute for the offset (before Linux 5.16), or refuses it.
-pub fn set_tsc(vcpu: &VcpuFd, offset: u64, adjust: u64) -> Result<(), kvm_ioctls::Error> {
+pub fn set_tsc(vcpu: &VcpuFd, offset: u64, adjust: u64) -> Result<bool, kvm_ioctls::Error> {
     let attribute = kvm_device_attr {
         flags: 0,
         group: KVM_VCPU_TSC_CTRL,
@@ -146,27 +146,57 @@ pub fn set_tsc(vcpu: &VcpuFd, offset: u64, adjust: u64) -> Result<(), kvm_ioctls
     if rc != 0 {
         return Err(kvm_ioctls::Error::last());
     }
-    // Written from here it is what the guest reads, and moves nothing.
-    let entry = kvm_msr_entry { index: IA32_TSC_ADJUST, data: adjust, ..Default::default() };
-    if let Ok(msrs) = Msrs::from_entries(&[entry]) {
-        // A guest without this register (CPUID.7:EBX[1]) cannot read it either.
-        let _ = vcpu.set_msrs(&msrs);
+    if tsc_offset(vcpu) != offset {
+        return Ok(false);
     }
-    Ok(())
+    // Written from here it is what the guest reads, and moves nothing. A guest without this register
+    // (CPUID.7:EBX[1]) cannot read it either.
+    let _ = write(vcpu, IA32_TSC_ADJUST, adjust);
+    // Of several vCPUs that differ KVM leaves the clocks as they are, unless it is told of their pages
+    // again.
+    let page = read(vcpu, KVM_SYSTEM_TIME).ok().flatten();
+    if let Some(page) = page.filter(|page| page & KVM_SYSTEM_TIME_ON != 0) {
+        let _ = write(vcpu, KVM_SYSTEM_TIME, page);
+    }
+    Ok(true)
+}
+
+/// Reads one register; `None` where there is no such.
+fn read(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, kvm_ioctls::Error> {
+    let entry = kvm_msr_entry { index, ..Default::default() };
+    let mut msrs =
+        Msrs::from_entries(&[entry]).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
+    let count = vcpu.get_msrs(&mut msrs)?;
+    Ok(msrs.as_slice().first().filter(|_| count == 1).map(|entry| entry.data))
+}
+
+/// Writes one register, as if the machine did.
+fn write(vcpu: &VcpuFd, index: u32, data: u64) -> Result<(), kvm_ioctls::Error> {
+    let entry = kvm_msr_entry { index, data, ..Default::default() };
+    let msrs = Msrs::from_entries(&[entry]).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
+    match vcpu.set_msrs(&msrs)? {
+        1 => Ok(()),
+        _ => Err(kvm_ioctls::Error::new(libc::EINVAL)),
+    }
+}
+
+/// Whether the TSC of a vCPU that nobody needs any more can be moved.
+#[must_use]
+pub fn tsc_moves(vcpu: &VcpuFd) -> bool {
+    const FAR: u64 = 1 << 40;
+    set_tsc(vcpu, tsc_offset(vcpu).wrapping_add(FAR), FAR).unwrap_or(false)
 }
 
 fn measured_offset(vcpu: &VcpuFd) -> u64 {
-    let entry = kvm_msr_entry { index: IA32_TIME_STAMP_COUNTER, ..Default::default() };
-    let Ok(mut msrs) = Msrs::from_entries(&[entry]) else { return 0 };
     let mut best = (u64::MAX, 0);
     for _ in 0..8 {
         let before = clock::tsc();
-        let read = vcpu.get_msrs(&mut msrs);
+        let guest = read(vcpu, IA32_TIME_STAMP_COUNTER);
         let after = clock::tsc();
-        let (Ok(1), Some(guest)) = (read, msrs.as_slice().first()) else { continue };
+        let Ok(Some(guest)) = guest else { continue };
         let width = after.wrapping_sub(before);
         if width < best.0 {
-            best = (width, guest.data.wrapping_sub(before + width / 2));
+            best = (width, guest.wrapping_sub(before + width / 2));
         }
     }
     best.1

@@ -35,6 +35,8 @@ pub struct Facts {
     /// Median time from the expiry of a sleeping thread's time-out until the thread runs, in
     /// nanoseconds.
     pub wakeup_ns: u64,
+    /// A guest's TSC can be moved. Elsewhere it is the host's, and KVM takes other offsets silently.
+    pub tsc_moves: bool,
     /// Frequency of the guests' TSC, in kHz.
     pub tsc_khz: u32,
 }
@@ -130,6 +132,7 @@ pub fn run(host: &Host) -> Result<Facts, ProbeError> {
         exit_cost_ns,
         other_thread_cost_ns,
         wakeup_ns: wakeup_ns(),
+        tsc_moves: msr::tsc_moves(&vcpu),
         tsc_khz,
     })
 }
@@ -204,8 +207,14 @@ impl Scratch {
         msr::enable_user_space_msrs(&vm)?;
         memory::register(&vm, &memory)?;
         let vcpu = vm.create_vcpu(0).map_err(ioctl("cannot create a vCPU"))?;
-        let options =
-            cpuid::Options { cpus: 1, apic_id: 0, user_apic: true, tsc_deadline: true, tsc_khz: 0 };
+        let options = cpuid::Options {
+            cpus: 1,
+            apic_id: 0,
+            user_apic: true,
+            tsc_deadline: true,
+            tsc_adjust: true,
+            tsc_khz: 0,
+        };
         let leaves = cpuid::for_vcpu(host, &options)?;
         vcpu.set_cpuid2(&leaves).map_err(ioctl("cannot set CPUID"))?;
         let mut sregs = vcpu.get_sregs().map_err(ioctl("cannot read registers"))?;

@@ -84,7 +84,14 @@ fn run_qemu(name: &str, cmdline: &str, cpus: u32, irqchip: &str) -> Ended {
     command
         .args(["-accel", &format!("kvm,kernel-irqchip={irqchip}")])
         .args(["-M", "microvm,pic=on,pit=on,rtc=on,acpi=off"])
-        .args(["-cpu", "qemu64,+x2apic,+tsc-deadline", "-m", "64", "-smp", &cpus.to_string()])
+        .args([
+            "-cpu",
+            "qemu64,+x2apic,+tsc-deadline,+tsc-adjust",
+            "-m",
+            "64",
+            "-smp",
+            &cpus.to_string(),
+        ])
         .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
         .args(["-append", cmdline])
@@ -234,7 +241,39 @@ fn ioapic_sends_edges_and_levels_where_its_entries_say() {
 }
 
 #[test]
-fn clock_keeps_time_and_interrupts() {
+fn rtc_keeps_time_and_interrupts() {
     needs_kvm!();
     agree("rtc", "x2apic", 1, LOCAL);
+}
+
+fn clock(apic: &str) {
+    for cpus in [1, 2, 8] {
+        agree("clock", apic, cpus, LOCAL);
+    }
+}
+
+#[test]
+fn deadlines_and_kvmclock_keep_up_with_a_tsc_that_moves() {
+    needs_kvm!();
+    clock("x2apic");
+}
+
+#[test]
+fn deadlines_and_kvmclock_keep_up_with_a_tsc_that_moves_in_xapic_mode() {
+    needs_kvm!();
+    clock("xapic");
+}
+
+/// The image cannot tell a host whose guests read the host's counter from a fault of Siesta's.
+#[test]
+fn tsc_moves_wherever_the_host_lets_it() {
+    needs_kvm!();
+    let host = vmm::kvm::open().expect("KVM");
+    let facts = vmm::probe::run(&host).expect("a probed host");
+    for mode in ["thread", "migrate"] {
+        let ended = run_siesta("clock", "", mode, 1);
+        let skipped =
+            lines(&ended).iter().any(|line| line.word == "skipped" && line.name == "tsc-");
+        assert_eq!(skipped, !facts.tsc_moves, "{facts:?} in mode {mode}: {ended:#?}");
+    }
 }

@@ -128,6 +128,7 @@ mod tests {
         exit_cost_ns: 900,
         other_thread_cost_ns: 1_000,
         wakeup_ns: 5_000,
+        tsc_moves: true,
         tsc_khz: 2_000_000,
     };
 

@@ -155,13 +155,14 @@ impl Core {
         Ok(())
     }
 
-    /// The guest has moved its TSC.
+    /// The guest has moved its TSC, or tried to on a host where it cannot.
     fn move_tsc(&mut self, to: TscMove) -> Result<(), kvm_ioctls::Error> {
         let (offset, adjust) = to.apply(self.tsc_offset, self.tsc_adjust, clock::tsc());
-        msr::set_tsc(&self.fd, offset, adjust)?;
-        (self.tsc_offset, self.tsc_adjust) = (offset, adjust);
-        let now = self.moment();
-        self.apic.tsc_changed(now);
+        if msr::set_tsc(&self.fd, offset, adjust)? {
+            (self.tsc_offset, self.tsc_adjust) = (offset, adjust);
+            let now = self.moment();
+            self.apic.tsc_changed(now);
+        }
         Ok(())
     }
 }
