@@ -12,8 +12,8 @@
 //! On x86 a `SeqCst` load costs what any load costs, and so does a `SeqCst` exchange.
 //!
 //! Races:
-//! 1. *INIT after SIPI.* Both are bits of one word, so a post of INIT withdraws a SIPI that was not
-//!    taken yet. A holder that finds both may conclude that INIT came first.
+//! 1. *INIT after SIPI or NMI.* All are bits of one word, so a post of INIT withdraws a SIPI, and NMIs,
+//!    that were not taken yet. A holder that finds others beside INIT may conclude that INIT came first.
 //! 2. *Two SIPIs.* The first one counts, as it would for a processor that waits (SDM 9.4.4.1).
 //! 3. *A level-triggered vector.* Its bit is set before `LEVEL`: a holder that finds `LEVEL` finds the
 //!    bit, and one that does not is made to look again.
@@ -55,7 +55,7 @@ pub struct Pulled {
     /// IRET. A processor drops what comes beyond (SDM 7.7.1: only one is remembered).
     pub nmis: u8,
     /// INIT was posted: the owner resets the vCPU, the APIC included
-    /// ([`super::LocalApic::init_reset`]), before it looks at `sipi`.
+    /// ([`super::LocalApic::init_reset`]), before it looks at `sipi` and `nmis`.
     pub init: bool,
     /// The vector of a start-up IPI. If `init` is set too, INIT came first.
     pub sipi: Option<u8>,
@@ -94,9 +94,10 @@ impl Inbox {
         self.change(|events| events | NMI | if events & NMI == 0 { 0 } else { SECOND_NMI });
     }
 
-    /// Posts INIT, and withdraws a start-up IPI that was not taken yet.
+    /// Posts INIT, and withdraws a start-up IPI and NMIs that were not taken yet: a processor that
+    /// starts has no NMI of its former life pending, as KVM has it, too.
     pub fn post_init(&self) {
-        self.change(|events| events & !(SIPI | SIPI_VECTOR) | INIT);
+        self.change(|events| events & !(SIPI | SIPI_VECTOR | NMI | SECOND_NMI) | INIT);
     }
 
     /// Posts a start-up IPI. It does not replace one that was not taken yet.

@@ -11,8 +11,8 @@ fn everything_posted_is_pulled_once() {
     let mut apic = x2apic();
     inbox.post(0x10);
     inbox.post(0xff);
-    inbox.post_nmi();
     inbox.post_init();
+    inbox.post_nmi();
     inbox.post_sipi(0x9a);
     inbox.post_timer();
     let all = Pulled { nmis: 1, init: true, sipi: Some(0x9a), timer: true, extint: false };
@@ -35,10 +35,26 @@ fn sipi_vector_zero_is_a_sipi() {
 fn race_1_init_withdraws_a_sipi_that_came_before() {
     let inbox = Inbox::new();
     inbox.post_sipi(0x9a);
-    inbox.post_nmi();
+    inbox.post_timer();
     inbox.post_init();
-    let left = Pulled { nmis: 1, init: true, sipi: None, timer: false, extint: false };
+    let left = Pulled { nmis: 0, init: true, sipi: None, timer: true, extint: false };
     assert_eq!(x2apic().pull(&inbox), left);
+}
+
+/// A CPU that got NMI, INIT and SIPI before it looked took the NMI in real mode.
+#[test]
+fn race_1_init_withdraws_nmis_that_came_before() {
+    let inbox = Inbox::new();
+    for before in 0..=3 {
+        for after in 0..=2 {
+            (0..before).for_each(|_| inbox.post_nmi());
+            inbox.post_init();
+            (0..after).for_each(|_| inbox.post_nmi());
+            inbox.post_sipi(0x9a);
+            let pulled = x2apic().pull(&inbox);
+            assert_eq!((pulled.nmis, pulled.init, pulled.sipi), (after, true, Some(0x9a)));
+        }
+    }
 }
 
 /// SDM vol. 3A, 7.7.1: of the NMIs that come while one is handled, one is remembered.

@@ -14,10 +14,10 @@
 //! | `inbox`: the look at `vectors` in that order | relaxed | `race_4_two_edges_in_two_words_meet_a_look`, `race_4_an_edge_and_a_level_meet_a_look` |
 //! | `inbox`: a word is taken by an exchange | what was looked at is taken, what is there is cleared | `race_4_two_edges_in_one_word_meet_a_look`, `race_3_two_levels_meet_a_look` |
 //! | `inbox`: `post_level` sets the bit, then `LEVEL` | the other way round, or `LEVEL` by release | `race_3_two_levels_meet_a_look` |
-//! | `inbox`: `post_nmi` in one order with the look | release | `race_1_init_meets_an_nmi_and_an_external_interrupt` |
-//! | `inbox`: `change` likewise | release | `race_1_*` (both), `race_5_a_vector_before_init_is_gone_after_it` |
-//! | `inbox`: `change` is an exchange of what was seen | a store | `race_1_init_meets_an_nmi_and_an_external_interrupt` |
+//! | `inbox`: `change` in one order with the look | release | `race_1_*` (all), `race_5_a_vector_before_init_is_gone_after_it` |
+//! | `inbox`: `change` is an exchange of what was seen | a store | `race_1_sipi_meets_an_nmi_and_an_external_interrupt` |
 //! | `inbox`: INIT withdraws a SIPI | not | `race_1_init_withdraws_the_sipi_before_it_and_leaves_the_one_after_it` |
+//! | `inbox`: INIT withdraws an NMI | not | `race_1_init_withdraws_the_nmi_before_it_and_leaves_the_one_after_it` |
 //! | `inbox`: the first SIPI counts | the bits of both | `race_2_two_sipis_start_it_once_where_one_of_them_says` |
 //! | `mod`: a software-disabled APIC accepts nothing | everything | `race_5_a_vector_before_init_is_gone_after_it` |
 //! | here: `PENDING` set after the post | before it | `race_3_a_level_meets_a_look`, `race_4_an_edge_meets_a_look` |
@@ -304,6 +304,8 @@ fn race_4_a_post_meets_a_holder_that_enters() {
 struct Startup {
     waits: bool,
     started: Vec<u8>,
+    /// NMIs of its life since the last INIT.
+    nmis: u8,
 }
 
 impl Startup {
@@ -312,7 +314,9 @@ impl Startup {
         if pulled.init {
             apic.init_reset();
             self.waits = true;
+            self.nmis = 0;
         }
+        self.nmis += pulled.nmis;
         if let (Some(page), true) = (pulled.sipi, self.waits) {
             self.waits = false;
             self.started.push(page);
@@ -338,6 +342,27 @@ fn race_1_init_withdraws_the_sipi_before_it_and_leaves_the_one_after_it() {
         other.join().expect("the poster");
         startup.look(&world, &mut apic);
         assert_eq!(startup.started, [2]);
+    });
+}
+
+#[test]
+fn race_1_init_withdraws_the_nmi_before_it_and_leaves_the_one_after_it() {
+    check(6, || {
+        let world = World::new();
+        let other = poster(&world, |world| {
+            world.inbox.post_nmi();
+            world.tell();
+            world.inbox.post_init();
+            world.tell();
+            world.inbox.post_nmi();
+            world.tell();
+        });
+        let (mut apic, mut startup) = (apic(), Startup::default());
+        startup.look(&world, &mut apic);
+        startup.look(&world, &mut apic);
+        other.join().expect("the poster");
+        startup.look(&world, &mut apic);
+        assert_eq!((startup.waits, startup.nmis), (true, 1));
     });
 }
 
@@ -387,7 +412,7 @@ fn race_5_a_vector_before_init_is_gone_after_it() {
 
 /// Bits that are set and a word that is exchanged: neither takes the other's away.
 #[test]
-fn race_1_init_meets_an_nmi_and_an_external_interrupt() {
+fn race_1_sipi_meets_an_nmi_and_an_external_interrupt() {
     check(5, || {
         let world = World::new();
         let others = [
@@ -397,7 +422,7 @@ fn race_1_init_meets_an_nmi_and_an_external_interrupt() {
                 world.tell();
             }),
             poster(&world, |world| {
-                world.inbox.post_init();
+                world.inbox.post_sipi(1);
                 world.tell();
             }),
         ];
@@ -407,7 +432,7 @@ fn race_1_init_meets_an_nmi_and_an_external_interrupt() {
         let second = world.look(&mut apic);
         let once = |of: fn(&Pulled) -> bool| of(&first) != of(&second);
         assert!(
-            once(|p| p.nmis == 1) && once(|p| p.extint) && once(|p| p.init),
+            once(|p| p.nmis == 1) && once(|p| p.extint) && once(|p| p.sipi.is_some()),
             "{first:?} {second:?}"
         );
     });

@@ -205,8 +205,8 @@ fn software_disabled_apic_takes_messages_without_a_vector() {
     let mut apic = x2apic();
     set(&mut apic, SVR, 0xff);
     let inbox = Inbox::new();
-    inbox.post_nmi();
     inbox.post_init();
+    inbox.post_nmi();
     inbox.post_sipi(9);
     let pulled = apic.pull(&inbox);
     assert!(pulled.nmis == 1 && pulled.init && pulled.sipi == Some(9));
