@@ -141,6 +141,42 @@ static void halting_with_if_clear(void)
     check_log("interrupt-was-kept-meanwhile", 0, "02 50");
 }
 
+/* When an NMI handler, having sent itself another, set a timer; when that was taken. */
+static volatile u64 armed_at, second_at;
+
+static void nmi_and_timer(u32 vector)
+{
+    if (vector != VECTOR_NMI) {
+        apic_eoi();
+    } else if (log_count(0) == 1) {
+        send_nmi();
+        apic_write(APIC_TMICT, 40 * MILLISECOND);
+        armed_at = rdtsc();
+    } else {
+        second_at = rdtsc();
+    }
+}
+
+/* The HLT comes behind the first one's IRET, with nothing in between that leaves the
+ * guest: it sleeps until the timer, which the second NMI must not wait for. */
+static void halt_behind_nmi(void)
+{
+    cli();
+    log_clear();
+    second_at = 0;
+    irq_hook = nmi_and_timer;
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    if (!apic_is_x2)
+        apic_write(APIC_ICR_HIGH, 0);
+    apic_write(APIC_ICR, ICR_NMI);
+    sti_hlt();
+    take(3);
+    irq_hook = NULL;
+    check_log("nmi-behind-another-in-a-halt", 0, "02 02 40");
+    check("nmi-behind-another-needs-no-timer",
+          second_at - armed_at < (u64)20 * MILLISECOND * (tsc_hz() / 1000000) / 1000);
+}
+
 static void halting(void)
 {
     cli();
@@ -202,6 +238,7 @@ void image_main(void)
     blocking();
     shadows();
     halting();
+    halt_behind_nmi();
     if (cpus_wanted(1) > 1)
         halting_with_if_clear();
     check_end();

@@ -92,6 +92,7 @@ pub(super) const TIMED: &[(&str, &str)] = &[
     ("pic", ""),
     ("ioapic", ""),
     ("rtc", ""),
+    ("nmi", "nmi-behind-another-"),
     ("apic-modes", "timer-divides-by-16"),
     ("apic-modes", "timer-keeps-its-count"),
     ("apic-modes", "periodic-reloads"),

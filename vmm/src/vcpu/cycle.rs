@@ -155,7 +155,7 @@ fn follow(w: &mut Worker<'_>, held: &mut Held<'_>, next: Next) {
     match next {
         Next::Again => {}
         Next::Fault => held.faulting = true,
-        Next::Halt => held.halted = true,
+        Next::Halt => held.halted = !held.nmi_waits(),
         Next::Ipi(ipi) => w.send(held.vcpu, &ipi),
         Next::Routing => route(held),
         Next::ApicBase => {

@@ -188,6 +188,15 @@ impl Core {
         Ok(())
     }
 
+    /// An NMI that can be taken waits in KVM since the last exit. There are hosts that let the guest go
+    /// on after the IRET that ends another NMI, and halt, before they look for it.
+    pub(super) fn nmi_waits(&mut self) -> bool {
+        let fresh = self.events_fresh;
+        // SAFETY: every bit pattern of the union's `regs` is valid; KVM fills it at each exit.
+        let nmi = unsafe { self.run_page().s.regs.events.nmi };
+        fresh && nmi.pending != 0 && nmi.masked == 0
+    }
+
     /// The register state was replaced: what the `kvm_run` page says of the past is void.
     pub(super) fn forget_run_state(&mut self) {
         self.halted = false;
