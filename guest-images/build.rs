@@ -30,6 +30,21 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("x2apic", &["x2apic.c", "check.c", "irq.c", "trap.S"]),
     ("pv-eoi", &["pv_eoi.c", "check.c", "irq.c", "trap.S"]),
     ("clock", &["kvmclock.c", "tsc_moves.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    (
+        "storm",
+        &[
+            "storm.c",
+            "storm_cpus.c",
+            "storm_apic.c",
+            "storm_board.c",
+            "probe.c",
+            "smp_probe.S",
+            "legacy.c",
+            "check.c",
+            "irq.c",
+            "trap.S",
+        ],
+    ),
     ("nmi", &["nmi.c", "nmi_entry.S", "check.c", "irq.c", "trap.S"]),
 ];
 
@@ -42,6 +57,7 @@ const HEADERS: &[&str] = &[
     "legacy.h",
     "probe.h",
     "kvmclock.h",
+    "storm.h",
     "link.ld",
 ];
 

@@ -47,6 +47,7 @@ static IMAGES: &[Image] = &[
     image!("x2apic", "checks which x2APIC registers and bits there are"),
     image!("pv-eoi", "checks KVM's paravirtual end of interrupt"),
     image!("clock", "checks kvmclock, moves of the TSC, and deadlines beside them"),
+    image!("storm", "does one wrong thing very often, and checks that it lives"),
     image!("nmi", "checks NMI, HLT and the shadows of instructions"),
 ];
 
