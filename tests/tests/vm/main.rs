@@ -17,4 +17,5 @@ mod qemu;
 mod serial;
 mod simulate;
 mod smp;
+mod storm;
 mod suite;
