@@ -33,6 +33,8 @@ static void base_transitions(void)
     check("base-bit-9-faults", !try_wrmsr(MSR_APIC_BASE, base | BASE_EN | 1 << 9));
     check("base-bit-0-faults", !try_wrmsr(MSR_APIC_BASE, base | BASE_EN | 1));
     check("base-bit-62-faults", !try_wrmsr(MSR_APIC_BASE, base | BASE_EN | 1ul << 62));
+    check("base-beyond-physical-faults",
+          !try_wrmsr(MSR_APIC_BASE, base | BASE_EN | 1ul << (cpuid(0x80000008).eax & 0xff)));
     check("xapic-has-no-msrs", !try_rdmsr(MSR_X2APIC + APIC_ID / 16, &value));
     check("xapic-takes-no-msrs", !try_wrmsr(MSR_X2APIC + APIC_TPR / 16, 0));
     check_is("base-after-faults", rdmsr(MSR_APIC_BASE), base | BASE_EN);

@@ -36,18 +36,27 @@ pub enum EventLoopError {
 struct Carrier {
     console: Console,
     interests: [Option<(RawFd, EventSet)>; Source::ALL.len()],
+    /// Writes that failed. The guest decides how many, so the first alone is logged at once.
+    failures: u64,
 }
 
 impl Carrier {
     fn serve(&mut self, source: Source, events: EventSet) {
         if let Err(error) = self.console.serve(source, events) {
+            self.lost(&error);
+        }
+    }
+
+    fn lost(&mut self, error: &io::Error) {
+        if self.failures == 0 {
             tracing::warn!(%error, "console output lost");
         }
+        self.failures += 1;
     }
 
     /// Watches the console for what it wants now.
     fn settle(&mut self, ops: &mut EventOps<'_>) {
-        let Carrier { console, interests } = self;
+        let Carrier { console, interests, failures: _ } = self;
         let mut update = |console: &Console| {
             for (at, (source, held)) in Source::ALL.into_iter().zip(&mut *interests).enumerate() {
                 let wanted = console.interest(source);
@@ -75,11 +84,13 @@ impl Carrier {
     }
 
     fn finish(&mut self) {
-        let console = &mut self.console;
-        if let Err(error) = console.finish() {
-            tracing::warn!(%error, "console output lost");
+        if let Err(error) = self.console.finish() {
+            self.lost(&error);
         }
-        let dropped = console.dropped();
+        if self.failures > 1 {
+            tracing::warn!(failures = self.failures, "console output could not be written");
+        }
+        let dropped = self.console.dropped();
         if dropped > 0 {
             tracing::warn!(dropped, "console output did not fit its queue");
         }
@@ -145,7 +156,7 @@ impl EventLoop {
     /// # Errors
     /// The thread is gone.
     pub fn add(&self, console: Console) -> Result<ConsoleId, EventLoopError> {
-        let carrier = Carrier { console, interests: [None; Source::ALL.len()] };
+        let carrier = Carrier { console, interests: [None; Source::ALL.len()], failures: 0 };
         let added = self.endpoint.call_blocking(move |manager| {
             Ok::<_, event_manager::Error>(manager.add_subscriber(carrier))
         });

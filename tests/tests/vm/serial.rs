@@ -46,6 +46,28 @@ fn socket_carries_both_ways_and_is_removed() {
     }
 }
 
+/// Says `x` 4096 times: 32-bit code.
+const CHATTER: [u8; 20] = [
+    0xb9, 0x00, 0x10, 0x00, 0x00, // mov ecx, 4096
+    0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', // mov dx, 0x3f8; mov al, 'x'
+    0xee, 0xe2, 0xfd, // 11: out dx, al; loop 11
+    0x31, 0xc0, 0xe7, 0xf4, // xor eax, eax; out 0xf4, eax
+    0xf4, 0xf4, // hlt
+];
+
+#[test]
+fn output_that_cannot_be_written_is_not_logged_byte_by_byte() {
+    needs_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let kernel = folder.path().join("chatter.elf");
+    fs::write(&kernel, elf32(&CHATTER, true)).expect("a file");
+    let kernel = kernel.to_str().expect("a plain name");
+    let ended = siesta(&["run", "--kernel", kernel, "--serial", "/dev/full", "--timeout", "60"]);
+    let lines = ended.expect(1).stderr;
+    assert_eq!(lines.matches("console output lost").count(), 1, "{lines}");
+    assert!(lines.lines().count() <= 3, "{lines}");
+}
+
 /// The guest halts between two words: the port's interrupt has to wake it.
 #[test]
 fn input_interrupts_a_halted_guest() {
