@@ -155,9 +155,10 @@ fn look(domain: &Domain) -> Option<u64> {
     }
     let patience = domain.policy.lateness_goal_ns.saturating_add(domain.policy.slack_ns);
     let mut next = u64::MAX;
-    domain.for_each_vcpu(|vcpu| match wake_if_due(domain, vcpu, patience, now) {
-        Some(later) => next = next.min(later),
-        None => {}
+    domain.for_each_vcpu(|vcpu| {
+        if let Some(later) = wake_if_due(domain, vcpu, patience, now) {
+            next = next.min(later);
+        }
     });
     Some(next)
 }

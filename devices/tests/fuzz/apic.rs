@@ -120,6 +120,7 @@ fn invariants_hold_after_every_step() {
             timer_hz: [1_000_000_000, random.random()][random.random_range(0..2)],
             tsc_deadline: random.random(),
             least_period_ns: [0, 200_000][random.random_range(0..2)],
+            physical_bits: 40,
             cmci: random.random(),
             pv_eoi: random.random(),
         });

@@ -287,7 +287,7 @@ mod tests {
             ("[[vm]]\nname='a'\n[[vm]]\nname='a'\n", "taken"),
             ("[[vm]\n", "line 1"),
         ] {
-            let error = parse_config(wrong).err().expect(wrong);
+            let error = parse_config(wrong).expect_err(wrong);
             assert!(error.contains(part) && error.lines().count() == 1, "{wrong}: {error}");
         }
     }
