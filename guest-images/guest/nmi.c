@@ -100,7 +100,7 @@ static void blocking(void)
     log_clear();
     apic_write(APIC_TPR, 0xff);
     send_nmi();
-    pause_us(1000);
+    wait_log(0, 1);
     check_log("nmi-heeds-no-tpr-and-no-if", 0, "02");
     apic_write(APIC_TPR, 0);
     apic_write(APIC_SVR, VECTOR_SPURIOUS);
