@@ -11,7 +11,7 @@
 //! | 8 | CMOS clock | 8 | 8 |
 //! | 9 | ACPI (SCI), level | 9 | 9 |
 //! | INTR | PIC | | 0 |
-//! | 0 to 23 | the guest itself, by [`ports::Region::TestLines`] | as above | as above |
+//! | 0 to 23 | the guest itself, by ports 0x2000 to 0x2017 | as above | as above |
 //!
 //! **Timers.** The three that can interrupt have one next time, [`Chipset::deadline`]. It counts
 //! only what can get through: a PIT whose line is masked everywhere costs its host nothing, and its
