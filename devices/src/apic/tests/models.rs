@@ -158,6 +158,7 @@ fn apic() -> LocalApic {
         timer_hz: 1_000_000_000,
         tsc_deadline: true,
         least_period_ns: 0,
+        physical_bits: 40,
         cmci: false,
         pv_eoi: false,
     });
