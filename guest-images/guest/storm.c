@@ -3,6 +3,9 @@
  * interrupts work afterwards. With `idle=` it halts for so long behind that, so
  * that its monitor can be watched. Owns the choice of the storm.
  */
+/* Nothing here is in a hurry, and an image has little room. */
+#pragma GCC optimize("Os")
+
 #include "storm.h"
 
 const char image_name[] = "storm";

@@ -2,6 +2,9 @@
  * Storms on the local APIC: interrupts to oneself, modes that change as fast as
  * they can, and interrupts that are for nobody.
  */
+/* Nothing here is in a hurry, and an image has little room. */
+#pragma GCC optimize("Os")
+
 #include "storm.h"
 
 #define BASE_EXTD (1ul << 10)

@@ -2,6 +2,9 @@
  * Storms beside the local APIC: accesses of widths and at places that no register
  * has, and the I/O APIC's entries changed while their line is busy.
  */
+/* Nothing here is in a hurry, and an image has little room. */
+#pragma GCC optimize("Os")
+
 #include "legacy.h"
 #include "storm.h"
 

@@ -1,6 +1,9 @@
 /*
  * Storms between CPUs: INIT, with and without what follows it, and NMI.
  */
+/* Nothing here is in a hurry, and an image has little room. */
+#pragma GCC optimize("Os")
+
 #include "probe.h"
 #include "storm.h"
 
