@@ -246,7 +246,8 @@ fn vms_that_come_and_go_leave_nothing_behind() {
         (0..20).for_each(|_| cycle(&mut fleet));
         let (fds, resident) = (descriptors(), resident_kib());
         (0..100).for_each(|_| cycle(&mut fleet));
-        assert_eq!(descriptors(), fds, "{mode:?}");
+        // The event loop closes the last console in its own time.
+        until("descriptors are left behind", || descriptors() <= fds);
         let grown = resident_kib().saturating_sub(resident);
         assert!(grown < 2048, "{mode:?}: {grown} KiB more after 100 VMs");
         // The test's two, the event loop, the backstop, and the two VMs'. A joined one may be listed for a moment.
