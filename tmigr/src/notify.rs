@@ -105,6 +105,22 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         some_unless_never(first)
     }
 
+    /// What [`Hierarchy::responsibility`] would answer now, for somebody who watches the slot's owner:
+    /// notices are not measured against it. It may be outdated by the time it is looked at.
+    #[must_use]
+    pub fn peek_responsibility(&self, slot: Slot) -> Option<u64> {
+        let (state, place) = self.member(slot)?;
+        some_unless_never(if state.idle() { state.wakeup() } else { self.duty(place) })
+    }
+
+    /// Whether some slot in the tree of this one is active, so that it is migrator at the top, and the
+    /// wakeups of idle slots are void. It may be outdated by the time it is looked at.
+    #[must_use]
+    pub fn anybody_active(&self, slot: Slot) -> bool {
+        let Some((_, place)) = self.member(slot) else { return false };
+        self.path(place).last().is_some_and(|(group, _)| group.word.load().migrator().is_some())
+    }
+
     /// The first expiry of the groups that fall to a branch.
     pub(crate) fn duty(&self, from: Place) -> u64 {
         self.path(from)

@@ -25,9 +25,11 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
+use tmigr::Hierarchy;
+
 use crate::clock;
 use crate::domain::Domain;
-use crate::vcpu::{Post, State, Stats, Vcpu};
+use crate::vcpu::{Post, State, Stats, Vcpu, earlier};
 
 /// How much later than its duty and the lateness goal a migrator's timer is set. A later push moves it
 /// by as much at once, so that it costs a system call 125 times a second at most.
@@ -142,18 +144,22 @@ impl Watch {
 /// Wakes who is due in a domain with an overdue migrator. Answers when to look again; `None`: no
 /// migrator is overdue.
 fn look(domain: &Domain) -> Option<u64> {
+    let hierarchy = domain.hierarchy()?;
     let now = clock::now_ns();
-    let mut overdue = false;
-    domain.for_each_vcpu(|vcpu| {
-        if vcpu.thread.back_by() <= now {
+    let patience = domain.policy.lateness_goal_ns.saturating_add(domain.policy.slack_ns);
+    let (mut overdue, mut next) = (false, None);
+    domain.for_each_vcpu(|vcpu| match judge(hierarchy, vcpu, patience, now) {
+        Verdict::Fine => {}
+        Verdict::LookAgain(at) => next = earlier(next, Some(at)),
+        Verdict::Overdue => {
             overdue = true;
             Stats::add(&vcpu.stats.overdue, 1);
         }
     });
     if !overdue {
-        return None;
+        return next;
     }
-    let patience = domain.policy.lateness_goal_ns.saturating_add(domain.policy.slack_ns);
+    // As long as it is overdue, others may become due at any time.
     let mut next = u64::MAX;
     domain.for_each_vcpu(|vcpu| {
         if let Some(later) = wake_if_due(domain, vcpu, patience, now) {
@@ -161,6 +167,34 @@ fn look(domain: &Domain) -> Option<u64> {
         }
     });
     Some(next)
+}
+
+/// What becomes of a thread that said by when it would have done its duty.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has no duty, or its timer will tell.
+    Fine,
+    /// It did its duty and has not set its timer anew, which it may not live to do.
+    LookAgain(u64),
+    Overdue,
+}
+
+fn judge(hierarchy: &Hierarchy, vcpu: &Vcpu, patience: u64, now: u64) -> Verdict {
+    let said = vcpu.thread.back_by();
+    if said > now {
+        return Verdict::Fine;
+    }
+    let slot = vcpu.slot;
+    // Others may have taken the duty over, of which a thread that sleeps is not told.
+    let void = hierarchy.is_idle(slot) && hierarchy.anybody_active(slot);
+    match hierarchy.peek_responsibility(slot).filter(|_| !void) {
+        None => {
+            vcpu.thread.drop_back_by(said);
+            Verdict::Fine
+        }
+        Some(at) if at.saturating_add(patience) <= now => Verdict::Overdue,
+        Some(at) => Verdict::LookAgain(at.saturating_add(patience)),
+    }
 }
 
 /// Answers when a parked vCPU that is not due will be.

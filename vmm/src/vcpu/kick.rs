@@ -9,7 +9,7 @@
 //! | `place` | its thread: `HOST`/`GUEST`; a kicker: `GUEST -> KICKED` | kickers | SeqCst; a kicker's flag (a run word's `PENDING`, `attention`) is written before `place` is read, the thread writes `place` before it reads the flags (race 2) |
 //! | `attention` | kickers set, its thread clears | its thread | SeqCst, as above |
 //! | `futex` | its thread `AWAKE -> ASLEEP -> AWAKE`; a waker: `-> TOKEN` | both | SeqCst exchange; a token left while awake makes the next sleep return at once (race 3) |
-//! | `back_by` | its thread | the backstop | relaxed: a figure to be compared with the clock |
+//! | `back_by` | its thread; the backstop takes back what is void | the backstop | relaxed: a figure to be compared with the clock |
 //! | `CURRENT_RUN` | its thread, before and after `KVM_RUN` | the signal handler on the same thread | program order of one thread; compiler fences around it |
 //!
 //! **Race 2, post against entry.** The thread has looked at its flags and is about to enter the
@@ -128,6 +128,12 @@ impl ThreadState {
     /// `u64::MAX`: it has none.
     pub fn set_back_by(&self, at: u64) {
         self.back_by.store(at, Ordering::Relaxed);
+    }
+
+    /// Takes back what the thread said, unless it has said something else since.
+    pub fn drop_back_by(&self, said: u64) {
+        let nothing = u64::MAX;
+        let _ = self.back_by.compare_exchange(said, nothing, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// What the thread said last.

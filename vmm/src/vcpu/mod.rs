@@ -410,7 +410,7 @@ impl DerefMut for Held<'_> {
 }
 
 /// The earlier of two times, either of which may not be there.
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+pub(crate) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
