@@ -79,6 +79,7 @@ impl Bench {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 25,
             lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
         };
         let fleet = FleetConfig { policy, sharing: Sharing::Host, vms: vec![(config, sink)] };
         let (started, cpu_before) = (Instant::now(), Usage::of_process());

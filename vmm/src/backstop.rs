@@ -146,7 +146,7 @@ impl Watch {
 fn look(domain: &Domain) -> Option<u64> {
     let hierarchy = domain.hierarchy()?;
     let now = clock::now_ns();
-    let patience = domain.policy.lateness_goal_ns.saturating_add(domain.policy.slack_ns);
+    let patience = domain.policy.patience_ns();
     let (mut overdue, mut next) = (false, None);
     domain.for_each_vcpu(|vcpu| match judge(hierarchy, vcpu, patience, now) {
         Verdict::Fine => {}

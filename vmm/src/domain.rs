@@ -12,6 +12,7 @@ use crossbeam_epoch::{self as epoch, Guard};
 use thiserror::Error;
 use tmigr::{Hierarchy, Notice, Slot, SlotError, Trace, TraceEvent};
 
+use crate::load::Load;
 use crate::seats::Seats;
 use crate::vcpu::{Post, State, Stats, Tell, Vcpu};
 use crate::vm::VmShared;
@@ -59,14 +60,23 @@ pub struct Policy {
     /// How late a timer may be served, beyond the slack, before whoever serves it is taken to be
     /// overloaded or absent, in nanoseconds.
     pub lateness_goal_ns: u64,
+    /// What it takes from the expiry of a sleeping thread's time-out until a guest runs on it, in
+    /// nanoseconds.
+    pub wakeup_ns: u64,
 }
 
 impl Policy {
-    /// How late a host timer is armed, in nanoseconds: half the slack. What is due by then is taken
-    /// along; the other half is for the time that serving it takes.
+    /// How late a host timer is armed, in nanoseconds: the slack less what it takes to be there. What
+    /// is due by then is taken along.
     #[must_use]
     pub fn armed_late_ns(&self) -> u64 {
-        self.slack_ns / 2
+        self.slack_ns.saturating_sub(self.wakeup_ns)
+    }
+
+    /// How late a timer may be before whoever serves it is taken to be overloaded or absent.
+    #[must_use]
+    pub fn patience_ns(&self) -> u64 {
+        self.lateness_goal_ns.saturating_add(self.slack_ns)
     }
 }
 
@@ -113,6 +123,8 @@ struct Free {
 pub struct Domain {
     /// How they are run.
     pub policy: Policy,
+    /// Who is busy.
+    pub load: Load,
     hierarchy: Option<Hierarchy>,
     seats: Seats,
     free: Mutex<Free>,
@@ -135,6 +147,7 @@ impl Domain {
         };
         Ok(Domain {
             policy,
+            load: Load::default(),
             hierarchy,
             seats: Seats::new(count),
             free: Mutex::new(Free { given_up: Vec::new(), fresh: HOUSEKEEPER.0 + 1 }),

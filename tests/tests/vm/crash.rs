@@ -43,6 +43,7 @@ fn crashed_vm_leaves_the_others_running() {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 25,
             lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
         };
         let vms = vec![
             guest("hello", "fault=triple"),

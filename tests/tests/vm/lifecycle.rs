@@ -39,6 +39,7 @@ impl Ground {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 25,
             lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
         };
         let config = FleetConfig { policy, sharing: Sharing::Host, vms };
         Fleet::launch_with_room(&self.host, &self.facts, config, room).expect("a fleet")

@@ -52,6 +52,7 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 100,
             lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
         };
         let vms = vec![
             guest("tick", "hz=50000"),

@@ -43,6 +43,7 @@ fn beside_a_neighbour(storm: &str, apic: &str, mode: TimerMode, cpus: u32) {
         borrow_limit_ns: 1_000_000,
         borrow_share_percent: 25,
         lateness_goal_ns: 500_000,
+        wakeup_ns: 50_000,
     };
     let cmdline = format!("storm={storm} apic={apic} cpus={cpus}");
     let (stormy, said) = captured("storm", &cmdline, cpus);

@@ -90,6 +90,7 @@ impl TimerOptions {
             borrow_limit_ns: limit,
             borrow_share_percent: self.borrow_share,
             lateness_goal_ns: self.lateness_goal.map_or(floor + LATENESS_GOAL_NS, nanos),
+            wakeup_ns: floor,
         }
     }
 }

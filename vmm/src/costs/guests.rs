@@ -47,6 +47,7 @@ fn policy(mode: TimerMode, facts: &Facts) -> Policy {
         borrow_share_percent: 100,
         // None is handed off for being late, either.
         lateness_goal_ns: 1_000_000_000,
+        wakeup_ns: 50_000,
     }
 }
 

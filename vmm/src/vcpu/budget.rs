@@ -4,17 +4,24 @@
 //! is. Pure: time
 //! is an argument. Must not know who lends to whom.
 
-/// Average of the last borrowed runs of a vCPU, in nanoseconds.
+/// How well a vCPU can be served on others' threads: the average of its last borrowed runs, and
+/// whether it was late, or had to be cut short, several times in a row.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceTime {
     average: u64,
+    strikes: u8,
 }
 
+/// A vCPU that was late or cut short so many times in a row has its own thread look after it.
+const STRIKES: u8 = 2;
+
 impl ServiceTime {
-    /// Takes a run of `ns` nanoseconds into the average (weight 1/8).
-    pub fn record(&mut self, ns: u64) {
+    /// Takes a run of `ns` nanoseconds into the average (weight 1/8). `good`: the run began in time
+    /// and ended by itself.
+    pub fn record(&mut self, ns: u64, good: bool) {
         self.average =
             if self.average == 0 { ns } else { self.average - self.average / 8 + ns / 8 };
+        self.strikes = if good { 0 } else { self.strikes.saturating_add(1) };
     }
 
     /// A vCPU that was not served here because of its average gets another chance some time.
@@ -27,14 +34,54 @@ impl ServiceTime {
     pub fn fits(&self, limit_ns: u64) -> bool {
         self.average <= limit_ns
     }
+
+    /// Whether the vCPU is better off by itself; `late`: so it is now. It starts afresh when it is
+    /// back.
+    #[must_use]
+    pub fn out(&mut self, late: bool) -> bool {
+        let out = self.strikes + u8::from(late) >= STRIKES;
+        if out {
+            self.strikes = 0;
+        }
+        out
+    }
+}
+
+/// How long somebody stays away who was driven out of the hierarchy: coming back only to be driven
+/// out again doubles the time, so that slots do not flap.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    ns: u64,
+    back: u64,
+}
+
+/// The first time, and the longest.
+const FIRST_LEAVE_NS: u64 = 100_000_000;
+const LONGEST_LEAVE_NS: u64 = 3_200_000_000;
+
+impl Backoff {
+    /// Nobody was driven out so far.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        Backoff { ns: FIRST_LEAVE_NS, back: now }
+    }
+
+    /// Driven out at `now`: answers until when.
+    #[must_use]
+    pub fn leave(&mut self, now: u64) -> u64 {
+        let quiet = now.saturating_sub(self.back) > self.ns.saturating_mul(4);
+        self.ns = if quiet { FIRST_LEAVE_NS } else { (self.ns * 2).min(LONGEST_LEAVE_NS) };
+        now.saturating_add(self.ns)
+    }
+
+    /// Back in the hierarchy at `now`.
+    pub fn back(&mut self, now: u64) {
+        self.back = now;
+    }
 }
 
 /// Length of the burst that the share allows at once: `share` of this many nanoseconds.
 const WINDOW_NS: u64 = 10_000_000;
-/// How long a thread that used up its share stays out of the hierarchy at first, and at most.
-const FIRST_LEAVE_NS: u64 = 100_000_000;
-const LONGEST_LEAVE_NS: u64 = 3_200_000_000;
-
 /// A token bucket: a thread whose own guest wants to run earns `share` of the time that passes and
 /// pays for its borrowed runs.
 #[derive(Clone, Debug)]
@@ -43,8 +90,7 @@ pub struct Share {
     per_mille: u64,
     tokens: i64,
     updated: u64,
-    leave_ns: u64,
-    rejoined: u64,
+    backoff: Backoff,
 }
 
 impl Share {
@@ -56,8 +102,7 @@ impl Share {
             per_mille,
             tokens: (WINDOW_NS * per_mille / 1000) as i64,
             updated: now,
-            leave_ns: FIRST_LEAVE_NS,
-            rejoined: now,
+            backoff: Backoff::new(now),
         }
     }
 
@@ -77,25 +122,22 @@ impl Share {
         self.tokens > 0
     }
 
-    /// The share is used up: answers until when the thread stays away. Coming back only to be
-    /// driven out again doubles the time, so that the slot does not flap.
+    /// The share is used up: answers until when the thread stays away.
     #[must_use]
     pub fn leave(&mut self, now: u64) -> u64 {
-        let quiet = now.saturating_sub(self.rejoined) > 4 * self.leave_ns;
-        self.leave_ns =
-            if quiet { FIRST_LEAVE_NS } else { (self.leave_ns * 2).min(LONGEST_LEAVE_NS) };
-        now.saturating_add(self.leave_ns)
+        self.backoff.leave(now)
     }
 
     /// The thread is back in the hierarchy because its guest halted: whether it flaps is judged from
     /// here, but nothing was earned by that.
     pub fn halted(&mut self, now: u64) {
-        self.rejoined = now;
+        self.backoff.back(now);
     }
 
-    /// The thread is back in the hierarchy, with a full bucket.
+    /// The thread is back in the hierarchy, with a full bucket; or stays in it, because nobody else
+    /// could do better.
     pub fn rejoin(&mut self, now: u64) {
-        self.rejoined = now;
+        self.backoff.back(now);
         self.updated = now;
         self.tokens = (WINDOW_NS * self.per_mille / 1000) as i64;
     }
@@ -182,16 +224,34 @@ mod tests {
     fn average_follows_and_long_service_no_longer_fits() {
         let mut service = ServiceTime::default();
         assert!(service.fits(100));
-        service.record(80);
+        service.record(80, true);
         assert!(service.fits(100));
         for _ in 0..40 {
-            service.record(10_000);
+            service.record(10_000, true);
         }
         assert!(!service.fits(5_000));
         for _ in 0..40 {
-            service.record(80);
+            service.record(80, true);
         }
         assert!(service.fits(1_000), "a vCPU that became short again is served inline again");
+    }
+
+    #[test]
+    fn only_what_is_late_or_cut_twice_in_a_row_is_out() {
+        let mut service = ServiceTime::default();
+        assert!(!service.out(true));
+        service.record(80, false);
+        assert!(!service.out(false), "in time again");
+        service.record(80, true);
+        service.record(80, false);
+        assert!(service.out(true));
+        assert!(!service.out(true), "it starts afresh");
+        service.record(80, false);
+        service.record(80, false);
+        assert!(service.out(false), "cut twice");
+        for _ in 0..300 {
+            service.record(80, false);
+        }
     }
 
     #[test]

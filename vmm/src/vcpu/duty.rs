@@ -58,6 +58,7 @@ impl<'a> Worker<'a> {
         self.rejoin_when_due(started);
         self.settle_membership();
         let own_runs = self.turns.own_wants(held.runnable(), started, limit);
+        self.set_busy(own_runs);
         if !held.runnable() {
             self.turns.halted();
         }
@@ -66,8 +67,10 @@ impl<'a> Worker<'a> {
         }
         let mut now = self.await_duty(held.deadline(), started);
         let waited = now.saturating_sub(started);
-        if own_runs && waited > 0 && !self.share.charge(waited, now) {
-            self.relieve();
+        if own_runs && waited > 0 && !self.share.charge(waited, now) && self.relieve() {
+            return true;
+        }
+        if own_runs && self.was_late_again(now) && self.relieve() {
             return true;
         }
         while self.duty_calls(now) {
@@ -83,8 +86,7 @@ impl<'a> Worker<'a> {
             };
             let pass = hierarchy.handle_remote(duty.w.vcpu.slot, now, &mut duty);
             duty.flush_wake();
-            if duty.exhausted {
-                self.relieve();
+            if duty.exhausted && self.relieve() {
                 return true;
             }
             now = clock::now_ns();
@@ -113,8 +115,7 @@ impl<'g> Duty<'_, '_, 'g> {
 
     /// The vCPU has waited so long that this thread is taken to have too much to do.
     fn is_late(&self, vcpu: &Vcpu) -> bool {
-        let policy = &self.w.domain.policy;
-        let patience = policy.lateness_goal_ns.saturating_add(policy.slack_ns);
+        let patience = self.w.domain.policy.patience_ns();
         vcpu.expiry().is_some_and(|at| at.saturating_add(patience) < clock::now_ns())
     }
 
@@ -125,14 +126,14 @@ impl<'g> Duty<'_, '_, 'g> {
         Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
     }
 
-    fn serve(&mut self, mut held: Held<'g>) -> Expired {
+    fn serve(&mut self, mut held: Held<'g>, late: bool) -> Expired {
         let began = clock::now_ns();
         let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
         let role = Role::Borrowed { limit, own: self.own_deadline };
         let leave = cycle::run(self.w, &mut held, role);
         let ended = clock::now_ns();
         let spent = ended.saturating_sub(began);
-        held.service.record(spent);
+        held.service.record(spent, !late && (leave != Leave::Yield || ended < limit));
         self.account(held.vcpu, spent);
         if self.own_runs {
             self.exhausted |= !self.w.share.charge(spent, ended);
@@ -166,23 +167,27 @@ impl Expire for Duty<'_, '_, '_> {
         else {
             return Expired { next: Next::Foreign, stop: false };
         };
-        if !policy.inline || self.is_late(vcpu) {
+        if !policy.inline {
             return self.hand_over(vcpu);
         }
-        match vcpu.borrow(self.w.vcpu.slot) {
+        // One that is late is served here nevertheless, as its own thread would be later still; but
+        // not time and again.
+        let late = self.is_late(vcpu);
+        let Some(mut held) = vcpu.borrow(self.w.vcpu.slot) else {
             // Somebody has it and is made to look at its own timers before it can park.
-            None => {
-                self.w.domain.post(vcpu, Post::Interrupt);
-                Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
-            }
-            Some(mut held) if !held.service.fits(policy.borrow_limit_ns) => {
-                held.service.forgive();
-                Stats::add(&self.w.vcpu.stats.handed_off, 1);
-                self.ending = Ending::HandOff(held);
-                Expired { next: Next::Owned(None), stop: self.own_vcpu_calls() }
-            }
-            Some(held) => self.serve(held),
+            self.w.domain.post(vcpu, Post::Interrupt);
+            return Expired { next: Next::Foreign, stop: self.own_vcpu_calls() };
+        };
+        if held.service.out(late) {
+            vcpu.send_away();
+        } else if held.service.fits(policy.borrow_limit_ns) {
+            return self.serve(held, late);
+        } else {
+            held.service.forgive();
         }
+        Stats::add(&self.w.vcpu.stats.handed_off, 1);
+        self.ending = Ending::HandOff(held);
+        Expired { next: Next::Owned(None), stop: self.own_vcpu_calls() }
     }
 
     fn release(&mut self, _slot: Slot) {

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)] // prctl
 
+use std::hint;
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -18,10 +19,10 @@ use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
-use super::{Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
+use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
 use crate::backstop::{self, MARGIN_NS};
 use crate::clock;
-use crate::domain::{Domain, TimerMode};
+use crate::domain::{Domain, Policy, TimerMode};
 use crate::gdb::rendezvous::Reason;
 use crate::vm::Outcome;
 
@@ -29,11 +30,17 @@ use crate::vm::Outcome;
 /// vCPU costs.
 const STACK_BYTES: usize = 128 * 1024;
 
+/// A busy thread that began so many passes in a row too late leaves the duty to others.
+const LATE_PASSES: u8 = 2;
+
 /// A vCPU thread at work.
 pub struct Worker<'a> {
     pub(super) domain: &'a Domain,
     pub(super) vcpu: &'a Vcpu,
     pub(super) timer: HostTimer,
+    /// Cuts borrowed runs. A timer of its own: it is set while there is time, after a pass, so that the
+    /// next one need not wait for that; and set beyond the other, it costs no programming of the CPU's.
+    cut: HostTimer,
     pub(super) share: Share,
     pub(super) turns: Turns,
     lead: Lead,
@@ -43,6 +50,15 @@ pub struct Worker<'a> {
     pub(super) member: bool,
     /// When a thread that used up its share comes back.
     rejoin_at: Option<u64>,
+    /// Until then the vCPU's timers are this thread's own, as others were late with them.
+    alone_until: Option<u64>,
+    alone: Backoff,
+    /// Counted as busy.
+    busy: bool,
+    /// Passes in a row that began late.
+    late_passes: u8,
+    /// How long before a time-out of its sleep this thread is woken.
+    sleep_lead: Lead,
     /// The own next expiry while parked without a hierarchy.
     own_expiry: Option<u64>,
 }
@@ -58,12 +74,22 @@ pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>>
         // SAFETY: takes integers only. Sleeps shall end when they are told to, not up to 50 us
         // later (PR_SET_TIMERSLACK, prctl(2)).
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
-        match HostTimer::for_current_thread(signal_number()) {
-            Ok(timer) => Worker::new(&domain, &vcpu, timer).live(),
+        let timer = || HostTimer::for_current_thread(signal_number());
+        match timer().and_then(|first| Ok([first, timer()?])) {
+            Ok(timers) => Worker::new(&domain, &vcpu, timers).live(),
             Err(error) => abandon(&domain, &vcpu, &error),
         }
         vcpu.vm.vcpu_ended();
     })
+}
+
+/// Waits for the rest of the time to a timer, unless the vCPU is somebody else's to run meanwhile.
+fn await_expiry(vcpu: &Vcpu, expiry: Option<u64>) {
+    while expiry.is_some_and(|at| clock::now_ns() < at)
+        && vcpu.word.load().state() == State::Parked
+    {
+        hint::spin_loop();
+    }
 }
 
 /// Without a host timer the vCPU cannot be run.
@@ -76,17 +102,23 @@ fn abandon(domain: &Domain, vcpu: &Vcpu, error: &io::Error) {
 }
 
 impl<'a> Worker<'a> {
-    fn new(domain: &'a Domain, vcpu: &'a Vcpu, timer: HostTimer) -> Self {
+    fn new(domain: &'a Domain, vcpu: &'a Vcpu, [timer, cut]: [HostTimer; 2]) -> Self {
         Worker {
             domain,
             vcpu,
             timer,
+            cut,
             turns: Turns::default(),
             lead: Lead::default(),
             share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
             backstop: None,
             member: false,
             rejoin_at: None,
+            alone_until: None,
+            alone: Backoff::new(clock::now_ns()),
+            busy: false,
+            late_passes: 0,
+            sleep_lead: Lead::default(),
             own_expiry: None,
         }
     }
@@ -109,8 +141,7 @@ impl<'a> Worker<'a> {
     /// Sleeps until the vCPU is this thread's to run.
     fn wait(&mut self) -> Held<'a> {
         let vcpu = self.vcpu;
-        let late = self.domain.policy.armed_late_ns();
-        let mut timed_out = false;
+        let mut woken_for = None;
         loop {
             match vcpu.word.load().state() {
                 State::Waking => {
@@ -120,14 +151,20 @@ impl<'a> Worker<'a> {
                 }
                 State::Parked => {
                     let expiry = self.parked_expiry();
-                    if expiry.is_some_and(|at| at <= clock::now_ns())
-                        && let Some(held) = vcpu.take_parked()
-                    {
-                        return held;
+                    let now = clock::now_ns();
+                    if let Some(at) = woken_for.filter(|at| *at <= now) {
+                        self.sleep_lead.record(now - at);
                     }
-                    Stats::add(&vcpu.stats.stale_timeouts, u64::from(timed_out));
-                    timed_out = expiry.is_some();
-                    vcpu.thread.sleep(expiry.map(|at| at.saturating_add(late)));
+                    if expiry.is_some_and(|at| at <= now.saturating_add(self.sleep_lead.ns())) {
+                        await_expiry(vcpu, expiry);
+                        if let Some(held) = vcpu.take_parked() {
+                            return held;
+                        }
+                        continue;
+                    }
+                    Stats::add(&vcpu.stats.stale_timeouts, u64::from(woken_for.is_some()));
+                    woken_for = expiry.map(|at| self.time_out(at));
+                    vcpu.thread.sleep(woken_for);
                 }
                 // Whoever has it wakes this thread if it is needed.
                 State::Borrowed(_)
@@ -135,16 +172,26 @@ impl<'a> Worker<'a> {
                 | State::Home
                 | State::Paused
                 | State::Stopped => {
-                    timed_out = false;
+                    woken_for = None;
                     vcpu.thread.sleep(None);
                 }
             }
         }
     }
 
+    /// When the thread lets itself be woken for a timer: with slack, as late as that allows; without,
+    /// earlier by what a wakeup takes at least.
+    fn time_out(&self, at: u64) -> u64 {
+        let Policy { mode, slack_ns, .. } = self.domain.policy;
+        if slack_ns == 0 && mode == TimerMode::Migrate {
+            return at.saturating_sub(self.sleep_lead.ns());
+        }
+        at.saturating_add(self.domain.policy.armed_late_ns())
+    }
+
     /// Sleeps until the paused vCPU is to go on, or to end.
     pub(super) fn wait_paused(&mut self) -> Held<'a> {
-        self.timer.arm(None, 0, clock::now_ns());
+        self.still_timers();
         loop {
             if let Some(held) = self.vcpu.take_waking() {
                 return held;
@@ -163,6 +210,9 @@ impl<'a> Worker<'a> {
 
     /// Runs the vCPU until it is parked (`true`) or has ended (`false`).
     fn drive(&mut self, mut held: Held<'a>) -> bool {
+        if self.vcpu.was_sent_away() {
+            self.alone_until = Some(self.alone.leave(clock::now_ns()));
+        }
         self.activate();
         loop {
             let parked = match cycle::run(self, &mut held, Role::Home) {
@@ -176,8 +226,9 @@ impl<'a> Worker<'a> {
                 }
                 Leave::WaitSipi => {
                     // Nothing but INIT and SIPI wakes it then, so it must not become the keeper.
-                    self.timer.arm(None, 0, clock::now_ns());
-                    self.rejoin_at = None;
+                    self.still_timers();
+                    self.end_leave();
+                    self.set_busy(false);
                     self.quit();
                     let waits = held.wait_sipi();
                     if waits.is_ok() {
@@ -186,8 +237,9 @@ impl<'a> Worker<'a> {
                     waits
                 }
                 Leave::Pause => {
-                    self.timer.arm(None, 0, clock::now_ns());
-                    self.rejoin_at = None;
+                    self.still_timers();
+                    self.end_leave();
+                    self.set_busy(false);
                     self.quit();
                     held.pause()
                 }
@@ -213,29 +265,59 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// An isolated vCPU is no member; any other is, unless it used up its share.
+    /// An isolated vCPU is no member; any other is, unless it used up its share or was sent away.
     pub(super) fn settle_membership(&mut self) {
-        if self.vcpu.is_isolated() {
-            self.rejoin_at = None;
+        if self.stays_out() {
+            self.end_leave();
             self.quit();
         } else if !self.member && self.rejoin_at.is_none() {
             self.join(false);
         }
     }
 
+    /// The vCPU is isolated, or better off by itself for the time being.
+    fn stays_out(&mut self) -> bool {
+        if let Some(until) = self.alone_until {
+            let now = clock::now_ns();
+            if now < until {
+                return true;
+            }
+            self.alone_until = None;
+            self.alone.back(now);
+        }
+        self.vcpu.is_isolated()
+    }
+
+    /// A thread that was relieved comes back, or has another reason to stay away.
+    fn end_leave(&mut self) {
+        if self.rejoin_at.take().is_some() {
+            self.domain.load.away(false);
+        }
+    }
+
+    /// Counts this thread as busy, or no longer.
+    pub(super) fn set_busy(&mut self, busy: bool) {
+        if self.busy != busy {
+            self.busy = busy;
+            self.domain.load.busy(busy);
+        }
+    }
+
     /// The vCPU halted: its next expiry enters the hierarchy.
     fn deactivate(&mut self, next: Option<u64>) {
-        if self.vcpu.is_isolated() {
+        let out = self.stays_out();
+        if out {
+            self.end_leave();
             self.quit();
         }
-        let back = match self.domain.hierarchy().filter(|_| !self.vcpu.is_isolated()) {
+        let back = match self.domain.hierarchy().filter(|_| !out) {
             None => {
                 self.own_expiry = next;
                 next
             }
             Some(hierarchy) => {
                 if !self.member {
-                    self.rejoin_at = None;
+                    self.end_leave();
                     self.share.halted(clock::now_ns());
                     self.join(false);
                 }
@@ -254,16 +336,33 @@ impl<'a> Worker<'a> {
         self.rest_timer(back);
     }
 
-    /// The thread is about to sleep until `back`. A signal would only end the sleep; but a timer
-    /// that is late enough for the limit of the first borrowed run after it is left armed, as
-    /// stopping it and setting it again costs two system calls each time.
+    /// The thread is about to sleep until `back`. A signal would only end the sleep.
     fn rest_timer(&mut self, back: Option<u64>) {
         self.push_backstop();
         self.turns.halted();
-        let policy = &self.domain.policy;
-        let awake = policy.armed_late_ns().saturating_add(policy.borrow_limit_ns);
-        let until = back.map_or(u64::MAX, |at| at.saturating_add(awake));
-        self.timer.disarm_before(until, clock::now_ns());
+        self.set_busy(false);
+        let now = clock::now_ns();
+        self.timer.disarm_before(back.unwrap_or(u64::MAX), now);
+        self.spare_cut(back, now);
+    }
+
+    fn still_timers(&mut self) {
+        let now = clock::now_ns();
+        self.timer.arm(None, 0, now);
+        self.cut.arm(None, 0, now);
+    }
+
+    /// Nobody is served before `next`: if the timer that cuts borrowed runs would fire before it can
+    /// have a meaning, it is moved to where it will have one, so that it need not be set then.
+    fn spare_cut(&mut self, next: Option<u64>, now: u64) {
+        let limit = self.domain.policy.borrow_limit_ns;
+        match next {
+            None => self.cut.arm(None, 0, now),
+            Some(next) if self.cut.fires_before(next.saturating_add(limit), now) => {
+                self.cut.arm(Some(next.saturating_add(limit)), limit, now);
+            }
+            Some(_) => {}
+        }
     }
 
     /// Says by when this thread will have done its duty, and sets the timer that calls the backstop
@@ -272,7 +371,7 @@ impl<'a> Worker<'a> {
     fn push_backstop(&mut self) {
         let Some(tid) = self.domain.backstop() else { return };
         let policy = &self.domain.policy;
-        let patience = policy.lateness_goal_ns.saturating_add(policy.slack_ns);
+        let patience = policy.patience_ns();
         let said = self.vcpu.thread.back_by();
         let wanted = match self.responsibility() {
             None => u64::MAX,
@@ -327,27 +426,48 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The share is used up: the slot leaves the hierarchy for a while, and one other thread is
-    /// woken to take over the whole responsibility.
-    pub(super) fn relieve(&mut self) {
+    /// The share is used up, or the duty was done late: the slot leaves the hierarchy for a while, and
+    /// the whole responsibility goes to another busy thread or to one that is woken. `false`: there is
+    /// nobody to whom it could go, and the thread stays.
+    #[must_use]
+    pub(super) fn relieve(&mut self) -> bool {
+        let now = clock::now_ns();
+        self.late_passes = 0;
+        if !self.domain.load.can_relieve() {
+            self.share.rejoin(now);
+            return false;
+        }
         Stats::add(&self.vcpu.stats.relieved, 1);
-        self.rejoin_at = Some(self.share.leave(clock::now_ns()));
+        self.rejoin_at = Some(self.share.leave(now));
+        self.domain.load.away(true);
         self.quit();
+        true
+    }
+
+    /// Whether this pass, like those before it, begins later than timers may be served: the host, or
+    /// the own guest, keeps the thread from its duty.
+    pub(super) fn was_late_again(&mut self, now: u64) -> bool {
+        let Some(at) = self.responsibility().filter(|at| *at <= now) else { return false };
+        let late = now - at > self.domain.policy.patience_ns();
+        self.late_passes = if late { self.late_passes + 1 } else { 0 };
+        self.late_passes >= LATE_PASSES
     }
 
     pub(super) fn rejoin_when_due(&mut self, now: u64) {
         if self.rejoin_at.is_some_and(|at| at <= now) {
-            self.rejoin_at = None;
+            self.end_leave();
             self.share.rejoin(now);
-            if !self.vcpu.is_isolated() {
+            if !self.stays_out() {
                 self.join(false);
             }
         }
     }
 
     fn retire(&mut self, held: Held<'a>) {
+        self.end_leave();
+        self.set_busy(false);
         self.quit();
-        self.timer.arm(None, 0, clock::now_ns());
+        self.still_timers();
         held.finish();
     }
 
@@ -356,28 +476,32 @@ impl<'a> Worker<'a> {
     /// Answers whether there is any time to run.
     #[must_use]
     pub(super) fn arm(&mut self, deadline: Option<u64>, role: Role, now: u64) -> bool {
-        let late = self.domain.policy.armed_late_ns();
+        let policy = &self.domain.policy;
+        let (late, limit_ns) = (policy.armed_late_ns(), policy.borrow_limit_ns);
         let guest = deadline.map(|at| at.saturating_add(late));
-        let (other, limit) = match role {
-            Role::Borrowed { limit, own } => (own, Some(limit)),
+        let exact = match role {
+            Role::Borrowed { own, .. } => earlier(guest, own),
             Role::Home => {
                 self.push_backstop();
-                (self.home_limit(late), None)
+                earlier(guest, self.home_limit(late))
             }
         };
-        let exact = earlier(guest, other);
         if exact.is_some_and(|at| at <= now) {
             return false;
         }
-        match limit {
+        match role {
+            Role::Home => {
+                self.timer.arm(exact, 0, now);
+                self.spare_cut(exact, now);
+            }
             // A run that ends somewhat late costs less than a timer set for each, so an armed time
             // up to one limit later is left alone.
-            Some(limit) if exact.is_none_or(|at| at > limit) => {
-                let late = self.domain.policy.borrow_limit_ns;
-                let late = exact.map_or(late, |at| late.min(at - limit));
-                self.timer.arm(Some(limit), late, now);
+            Role::Borrowed { limit, .. } => {
+                self.cut.arm(Some(limit), limit_ns, now);
+                if let Some(at) = exact.filter(|at| !self.cut.fires_before(*at, now)) {
+                    self.timer.arm(Some(at), 0, now);
+                }
             }
-            _ => self.timer.arm(exact, 0, now),
         }
         true
     }
@@ -416,7 +540,7 @@ impl<'a> Worker<'a> {
         let at = own.map_or(at, |own| own.min(at));
         let mut now = now;
         while now < at && !self.vcpu.thread.attention() && !self.vcpu.word.load().attention() {
-            std::hint::spin_loop();
+            hint::spin_loop();
             now = clock::now_ns();
         }
         now

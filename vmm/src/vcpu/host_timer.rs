@@ -69,6 +69,12 @@ impl HostTimer {
         }
     }
 
+    /// Whether the timer is armed and fires before `at`.
+    #[must_use]
+    pub fn fires_before(&self, at: u64, now: u64) -> bool {
+        self.armed.is_some_and(|armed| armed > now && armed < at)
+    }
+
     /// How many nanoseconds before `now` the timer fired, once after each time that it did.
     pub fn fired(&mut self, now: u64) -> Option<u64> {
         let late = now.checked_sub(self.armed?)?;

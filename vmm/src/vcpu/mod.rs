@@ -37,7 +37,7 @@ use crate::msr::{self, TscMove};
 use crate::trail::Trail;
 use crate::vm::VmShared;
 
-pub use budget::{ServiceTime, Share, Turns};
+pub use budget::{Backoff, ServiceTime, Share, Turns};
 pub use home::{Worker, spawn};
 pub(crate) use host_timer::HostTimer;
 pub(crate) use kick::Entry;
@@ -223,6 +223,9 @@ pub struct Vcpu {
     /// It neither serves others nor is served. Written by the controller, which posts to the vCPU
     /// afterwards; read by its home thread. Release/acquire.
     isolated: AtomicBool,
+    /// It is to stay out of the hierarchy for a while. Written by a migrator that hands it to its home
+    /// thread, which takes it. Relaxed: the run word, handed over afterwards, orders it.
+    sent_away: AtomicBool,
     core: UnsafeCell<Option<Core>>,
 }
 
@@ -261,6 +264,7 @@ impl Vcpu {
             stats: Stats::default(),
             expiry: AtomicU64::new(u64::MAX),
             isolated: AtomicBool::new(false),
+            sent_away: AtomicBool::new(false),
             core: UnsafeCell::new(Some(core)),
         }
     }
@@ -284,6 +288,16 @@ impl Vcpu {
     /// Keeps it out of the hierarchy, or lets it in again. It has to be posted to.
     pub fn set_isolated(&self, isolated: bool) {
         self.isolated.store(isolated, Ordering::Release);
+    }
+
+    /// A migrator that holds it, and is about to hand it to its home thread, cannot serve it in time.
+    pub(crate) fn send_away(&self) {
+        self.sent_away.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was so; asked by its home thread.
+    pub(crate) fn was_sent_away(&self) -> bool {
+        self.sent_away.load(Ordering::Relaxed) && self.sent_away.swap(false, Ordering::Relaxed)
     }
 
     /// Host ns of the next timer of the chipset, if this vCPU looks after them.
