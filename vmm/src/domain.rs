@@ -66,11 +66,12 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How late a host timer is armed, in nanoseconds: the slack less what it takes to be there. What
-    /// is due by then is taken along.
+    /// How late a host timer is armed, in nanoseconds: the slack less what it takes to be there, and
+    /// less the time in which those that are due by then are served, of whom the last shall not be
+    /// late, either.
     #[must_use]
-    pub fn armed_late_ns(&self) -> u64 {
-        self.slack_ns.saturating_sub(self.wakeup_ns)
+    pub fn armed_late_ns(&self, pass_ns: u64) -> u64 {
+        self.slack_ns.saturating_sub(self.wakeup_ns).saturating_sub(pass_ns)
     }
 
     /// How late a timer may be before whoever serves it is taken to be overloaded or absent.
@@ -247,6 +248,12 @@ impl Domain {
     #[must_use]
     pub fn hierarchy(&self) -> Option<&Hierarchy> {
         self.hierarchy.as_ref()
+    }
+
+    /// How late host timers are armed at present, in nanoseconds.
+    #[must_use]
+    pub fn armed_late_ns(&self) -> u64 {
+        self.policy.armed_late_ns(self.load.pass_ns())
     }
 
     /// Puts a vCPU into its slot, which must be free.

@@ -1,12 +1,15 @@
-//! How many threads compute, and whether one of them may leave its duty to somebody else.
+//! How many threads compute, whether one of them may leave its duty to somebody else, and how long a
+//! duty takes.
 //!
-//! Owns two counts of a domain's threads. Must not know who they are, nor what the host does besides.
+//! Owns two counts of a domain's threads and an average. Must not know who the threads are, nor what
+//! the host does besides.
 //!
 //! | variable | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `busy`, `away` | each home thread, for itself | any thread that used up its share | relaxed: what is decided by them is a matter of cost, and decided anew within milliseconds |
+//! | `pass_ns` | whoever has done its duty; one of two at the same time may be lost | any thread that arms a timer | relaxed, as above |
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 /// The counts.
@@ -18,6 +21,8 @@ pub struct Load {
     busy: AtomicU32,
     /// Those of them that have left the hierarchy for a while.
     away: AtomicU32,
+    /// Average time in which all that were due at the same time were served.
+    pass_ns: AtomicU64,
 }
 
 impl Default for Load {
@@ -31,7 +36,7 @@ impl Load {
     /// For threads that share so many CPUs.
     #[must_use]
     pub fn new(cpus: u32) -> Self {
-        Load { cpus, busy: AtomicU32::new(0), away: AtomicU32::new(0) }
+        Load { cpus, busy: AtomicU32::new(0), away: AtomicU32::new(0), pass_ns: AtomicU64::new(0) }
     }
 
     /// One thread more, or less, is busy.
@@ -42,6 +47,18 @@ impl Load {
     /// One busy thread more, or less, is out of the hierarchy.
     pub fn away(&self, is: bool) {
         count(&self.away, is);
+    }
+
+    /// Everybody who was due has been served, which took `ns` nanoseconds.
+    pub fn served(&self, ns: u64) {
+        let average = self.pass_ns.load(Ordering::Relaxed);
+        self.pass_ns.store(average - average / 16 + ns / 16, Ordering::Relaxed);
+    }
+
+    /// How long that takes on average, in nanoseconds.
+    #[must_use]
+    pub fn pass_ns(&self) -> u64 {
+        self.pass_ns.load(Ordering::Relaxed)
     }
 
     /// Whether a busy thread that leaves its duty leaves it to somebody who is better placed: another

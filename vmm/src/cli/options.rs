@@ -58,7 +58,7 @@ pub(super) struct TimerOptions {
 const LATENESS_GOAL_NS: u64 = 100_000;
 
 /// Share of a running vCPU's time that may go to others, in percent.
-const BORROW_SHARE: u8 = 25;
+const BORROW_SHARE: u8 = 5;
 
 /// Borrowed runs last at most this long on a host whose exits take a microsecond, and in proportion
 /// where they take longer: the limit is meant in exits, about a hundred.

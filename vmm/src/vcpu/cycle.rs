@@ -125,7 +125,8 @@ fn pull_inbox(held: &mut Held<'_>) -> Result<bool, CrashCause> {
     if pulled.init {
         held.complete_exit();
         held.apic.init_reset();
-        entry::grant_eoi(&held.vcpu.vm.memory, &mut held.apic);
+        let vcpu = held.vcpu;
+        entry::grant_eoi(&vcpu.vm.memory, &mut *held);
         route(held);
         held.halted = false;
         held.wait_sipi = true;

@@ -73,6 +73,7 @@ impl<'a> Worker<'a> {
         if own_runs && self.was_late_again(now) && self.relieve() {
             return true;
         }
+        let began = now;
         while self.duty_calls(now) {
             let guard = epoch::pin();
             let mut duty = Duty {
@@ -94,6 +95,9 @@ impl<'a> Worker<'a> {
                 break;
             }
         }
+        if now > began && self.domain.policy.slack_ns != 0 {
+            self.domain.load.served(now - began);
+        }
         if held.runnable() {
             self.turns.served(started, now, limit);
         }
@@ -113,10 +117,9 @@ impl<'g> Duty<'_, '_, 'g> {
             || self.own_deadline.is_some_and(|at| at <= clock::now_ns())
     }
 
-    /// The vCPU has waited so long that this thread is taken to have too much to do.
-    fn is_late(&self, vcpu: &Vcpu) -> bool {
-        let patience = self.w.domain.policy.patience_ns();
-        vcpu.expiry().is_some_and(|at| at.saturating_add(patience) < clock::now_ns())
+    /// For how long the vCPU has waited, in ns.
+    fn waited(vcpu: &Vcpu) -> u64 {
+        vcpu.expiry().map_or(0, |at| clock::now_ns().saturating_sub(at))
     }
 
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
@@ -172,7 +175,8 @@ impl Expire for Duty<'_, '_, '_> {
         }
         // One that is late is served here nevertheless, as its own thread would be later still; but
         // not time and again.
-        let late = self.is_late(vcpu);
+        let waited = Self::waited(vcpu);
+        let late = waited > policy.patience_ns();
         let Some(mut held) = vcpu.borrow(self.w.vcpu.slot) else {
             // Somebody has it and is made to look at its own timers before it can park.
             self.w.domain.post(vcpu, Post::Interrupt);

@@ -8,10 +8,12 @@
 #![allow(unsafe_code)] // the kvm_run page and KVM_INTERRUPT
 
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use devices::apic::LocalApic;
 use kvm_bindings::{KVM_SYNC_X86_EVENTS, KVMIO, kvm_interrupt};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
@@ -42,7 +44,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     let core: &mut Core = &mut *held;
     // SAFETY: the caller holds the run word, and `entry` is dropped before it can be given up.
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
-    grant_eoi(&vcpu.vm.memory, &mut core.apic);
+    grant_eoi(&vcpu.vm.memory, core);
     let called = vcpu.word.load().attention()
         || vcpu.vm.stopping_debugger(vcpu.index).is_some()
         || w.vcpu.thread.attention()
@@ -55,7 +57,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     w.entered(role);
     let result = core.fd.run();
     drop(entry);
-    settle_eoi(&vcpu.vm.memory, &mut core.apic);
+    settle_eoi(&vcpu.vm.memory, &mut core.apic, &mut core.eoi_flags);
 
     let run = core.run;
     core.staged = false;
@@ -140,20 +142,42 @@ fn take_vector(core: &mut Core) -> Option<u8> {
     Some(vector)
 }
 
-/// Lets the guest end its interrupt without an exit, where [`LocalApic::grant_eoi`] allows it. An
+/// Lets the guest end its interrupt without an exit, where its APIC allows it. An
 /// address without memory is the guest's own fault and of no consequence here.
-pub(super) fn grant_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
-    while let Some(grant) = apic.grant_eoi() {
-        let _ = memory.write_obj(u8::from(grant.set), GuestAddress(grant.address));
+pub(super) fn grant_eoi(memory: &GuestMemory, core: &mut Core) {
+    while let Some(grant) = core.apic.grant_eoi() {
+        if let Some(flags) = core.eoi_flags.at(memory, grant.address) {
+            flags.store(u8::from(grant.set), Ordering::Relaxed);
+        }
     }
 }
 
 /// Learns whether the guest has done so.
-fn settle_eoi(memory: &GuestMemory, apic: &mut LocalApic) {
+fn settle_eoi(memory: &GuestMemory, apic: &mut LocalApic, bytes: &mut EoiFlags) {
     if let Some(address) = apic.granted_eoi()
-        && memory.read_obj::<u8>(GuestAddress(address)).is_ok_and(|flags| flags & 1 == 0)
+        && let Some(flags) = bytes.at(memory, address)
+        && flags.load(Ordering::Relaxed) & 1 == 0
     {
         apic.eoi_without_exit();
+    }
+}
+
+/// Where the byte lies in this process, looked up once for an address and not at each entry and exit:
+/// a vCPU's memory stays where it is as long as the vCPU.
+#[derive(Default)]
+pub struct EoiFlags(Option<(u64, NonNull<u8>)>);
+
+impl EoiFlags {
+    fn at<'m>(&mut self, memory: &'m GuestMemory, address: u64) -> Option<&'m AtomicU8> {
+        let known = self.0.filter(|(known, _)| *known == address);
+        let found = known.or_else(|| {
+            let host = memory.get_host_address(GuestAddress(address)).ok()?;
+            Some((address, NonNull::new(host)?))
+        });
+        self.0 = found;
+        // SAFETY: the byte belongs to a mapping that `memory` keeps, and is reached by atomic
+        // operations of single bytes only, by the guest as well as here.
+        found.map(|(_, byte)| unsafe { AtomicU8::from_ptr(byte.as_ptr()) })
     }
 }
 

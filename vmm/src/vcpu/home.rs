@@ -22,7 +22,7 @@ use super::lead::Lead;
 use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
 use crate::backstop::{self, MARGIN_NS};
 use crate::clock;
-use crate::domain::{Domain, Policy, TimerMode};
+use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Reason;
 use crate::vm::Outcome;
 
@@ -85,8 +85,7 @@ pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>>
 
 /// Waits for the rest of the time to a timer, unless the vCPU is somebody else's to run meanwhile.
 fn await_expiry(vcpu: &Vcpu, expiry: Option<u64>) {
-    while expiry.is_some_and(|at| clock::now_ns() < at)
-        && vcpu.word.load().state() == State::Parked
+    while expiry.is_some_and(|at| clock::now_ns() < at) && vcpu.word.load().state() == State::Parked
     {
         hint::spin_loop();
     }
@@ -182,11 +181,12 @@ impl<'a> Worker<'a> {
     /// When the thread lets itself be woken for a timer: with slack, as late as that allows; without,
     /// earlier by what a wakeup takes at least.
     fn time_out(&self, at: u64) -> u64 {
-        let Policy { mode, slack_ns, .. } = self.domain.policy;
-        if slack_ns == 0 && mode == TimerMode::Migrate {
-            return at.saturating_sub(self.sleep_lead.ns());
+        match self.domain.armed_late_ns() {
+            0 if self.domain.policy.mode == TimerMode::Migrate => {
+                at.saturating_sub(self.sleep_lead.ns())
+            }
+            late => at.saturating_add(late),
         }
-        at.saturating_add(self.domain.policy.armed_late_ns())
     }
 
     /// Sleeps until the paused vCPU is to go on, or to end.
@@ -476,8 +476,7 @@ impl<'a> Worker<'a> {
     /// Answers whether there is any time to run.
     #[must_use]
     pub(super) fn arm(&mut self, deadline: Option<u64>, role: Role, now: u64) -> bool {
-        let policy = &self.domain.policy;
-        let (late, limit_ns) = (policy.armed_late_ns(), policy.borrow_limit_ns);
+        let (late, limit_ns) = (self.domain.armed_late_ns(), self.domain.policy.borrow_limit_ns);
         let guest = deadline.map(|at| at.saturating_add(late));
         let exact = match role {
             Role::Borrowed { own, .. } => earlier(guest, own),
@@ -552,7 +551,7 @@ impl<'a> Worker<'a> {
 
     /// With slack there is no hurry.
     fn lead(&self) -> u64 {
-        if self.domain.policy.slack_ns == 0 { self.lead.ns() } else { 0 }
+        if self.domain.armed_late_ns() == 0 { self.lead.ns() } else { 0 }
     }
 
     fn home_limit(&self, late: u64) -> Option<u64> {

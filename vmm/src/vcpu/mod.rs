@@ -69,6 +69,8 @@ pub struct Core {
     events_fresh: bool,
     /// IA32_APIC_BASE as KVM showed it last.
     apic_base: u64,
+    /// Where the guest ends interrupts without an exit.
+    eoi_flags: entry::EoiFlags,
     /// How long serving this vCPU takes.
     pub service: ServiceTime,
     /// The last exits, for crash reports.
@@ -98,6 +100,7 @@ impl Core {
             nmi_given: false,
             events_fresh: false,
             apic_base,
+            eoi_flags: entry::EoiFlags::default(),
             service: ServiceTime::default(),
             trail: Trail::default(),
         }
