@@ -69,6 +69,7 @@ impl Bench {
             memory: 64 << 20,
             apic_timer: ApicTimer::Auto,
             debug: false,
+            limits: Default::default(),
         };
         let mut file = tempfile::tempfile().map_err(|e| e.to_string())?;
         let sink = Sink::File(file.try_clone().map_err(|e| e.to_string())?);

@@ -223,6 +223,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         memory: 16 << 20,
         apic_timer: ApicTimer::Auto,
         debug: false,
+        limits: Default::default(),
     };
     (config, Sink::Null)
 }

@@ -28,6 +28,7 @@ use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Debugger;
 use crate::in_kernel_lines;
 use crate::kvm::{Host, KvmError};
+use crate::limits::Limits;
 use crate::memory::{self, MemoryError};
 use crate::msr;
 use crate::probe::Facts;
@@ -36,9 +37,6 @@ use crate::vm::{Parts, VmShared};
 
 /// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
 const APIC_TIMER_HZ: u64 = 1_000_000_000;
-
-/// Shortest period of a guest's periodic timer: as KVM's `min_timer_period_us`.
-const LEAST_PERIOD_NS: u64 = 200_000;
 
 /// Three pages that the guest never sees (KVM API, "KVM_SET_TSS_ADDR"), below the BIOS's place.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -73,6 +71,8 @@ pub struct VmConfig {
     pub apic_timer: ApicTimer,
     /// A debugger is waited for.
     pub debug: bool,
+    /// What it may ask of the host.
+    pub limits: Limits,
 }
 
 /// Why a VM could not be built.
@@ -197,6 +197,7 @@ pub fn build(
         memory: guest_memory,
         fd,
         debugger,
+        limits: config.limits,
         ended: place.ended,
     }));
     let mut vcpus = Vec::with_capacity(vm.slots.len());
@@ -220,7 +221,7 @@ pub fn build(
             tsc_khz: facts.tsc_khz,
             timer_hz: APIC_TIMER_HZ,
             tsc_deadline,
-            least_period_ns: LEAST_PERIOD_NS,
+            least_period_ns: config.limits.min_timer_period_ns,
             // KVM's guests have no corrected machine checks (IA32_MCG_CAP).
             cmci: false,
             pv_eoi: true,
@@ -291,10 +292,10 @@ fn chipset(config: &VmConfig, low: u64, user_apic: bool) -> ChipsetConfig {
             unix_ns: clock::unix_ns(),
             memory_below_4g: low,
             memory_above_4g: config.memory.saturating_sub(low),
-            least_period_ns: LEAST_PERIOD_NS,
+            least_period_ns: config.limits.min_timer_period_ns,
         },
         start_ns,
-        least_period_ns: LEAST_PERIOD_NS,
+        least_period_ns: config.limits.min_timer_period_ns,
         external_controllers: !user_apic,
     }
 }

@@ -23,6 +23,7 @@ pub mod gdb;
 pub mod guest_faults;
 pub mod in_kernel_lines;
 pub mod kvm;
+pub mod limits;
 pub mod load;
 pub mod memory;
 pub mod msr;

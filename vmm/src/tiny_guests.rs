@@ -56,6 +56,7 @@ impl TinyGuests {
             memory: MEMORY_BYTES,
             apic_timer: self.apic_timer,
             debug: false,
+            limits: Default::default(),
         };
         Ok((config, Sink::Null))
     }

@@ -17,10 +17,15 @@ use tmigr::Slot;
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::clock;
 use crate::gdb::rendezvous::Debugger;
 use crate::guest_faults::{GuestFault, GuestFaults};
+use crate::limits::{Limits, Meters};
 use crate::memory::GuestMemory;
 use crate::vcpu::{Held, Post};
+
+/// The limit of a VM's CPU time is looked at no more often than this, in ns.
+const CAP_GRAIN_NS: u64 = 1_000_000;
 
 /// The part of a VM that its vCPU threads and the controller share.
 pub struct VmShared {
@@ -44,6 +49,10 @@ pub struct VmShared {
     pub memory: GuestMemory,
     /// KVM's descriptor; keeps the VM alive.
     pub fd: VmFd,
+    /// What it may ask of the host.
+    pub limits: Limits,
+    /// What it has used of that.
+    pub meters: Meters,
     /// Where vCPU threads meet the debugger, if there is one.
     pub debugger: Option<Arc<Debugger>>,
     /// Written once, by whoever comes first.
@@ -79,6 +88,8 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// See [`VmShared::fd`].
     pub fd: VmFd,
+    /// See [`VmShared::limits`].
+    pub limits: Limits,
     /// See [`VmShared::debugger`].
     pub debugger: Option<Arc<Debugger>>,
     /// Is written when the VM's last vCPU has ended.
@@ -100,6 +111,7 @@ impl VmShared {
             routing,
             memory,
             fd,
+            limits,
             debugger,
             ended,
         } = parts;
@@ -114,6 +126,8 @@ impl VmShared {
             routing,
             memory,
             fd,
+            meters: Meters::new(&limits),
+            limits,
             debugger,
             outcome: OnceLock::new(),
             running: AtomicU32::new(cpus),
@@ -163,6 +177,29 @@ impl VmShared {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory.iter().map(|region| region.len()).sum()
+    }
+
+    /// The CPU time of the calling thread, if the VM's is limited, in ns.
+    pub(crate) fn cap_clock(&self) -> Option<u64> {
+        self.meters.cap.as_ref().map(|_| clock::thread_cpu_ns())
+    }
+
+    /// A vCPU of the VM was run on the calling thread since [`VmShared::cap_clock`].
+    pub(crate) fn charge_cap(&self, began: Option<u64>) {
+        if let (Some(cap), Some(began)) = (&self.meters.cap, began) {
+            cap.charge(clock::thread_cpu_ns().saturating_sub(began), clock::now_ns());
+        }
+    }
+
+    /// When its CPU time may be used up at the earliest, if it is limited, in host ns.
+    pub(crate) fn cap_ends(&self, now: u64) -> Option<u64> {
+        self.meters.cap.as_ref().map(|cap| now.saturating_add(cap.left(now).max(CAP_GRAIN_NS)))
+    }
+
+    /// Until when the VM has used up its CPU time at `now`, both in host ns.
+    #[must_use]
+    pub fn capped_until(&self, now: u64) -> Option<u64> {
+        self.meters.cap.as_ref()?.over_until(now)
     }
 
     /// All vCPUs have ended.

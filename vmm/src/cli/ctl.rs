@@ -4,9 +4,11 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::options::LimitOptions;
 use super::{Failure, OK, values};
 use crate::control::client::Client;
 use crate::control::protocol::{Isolate, Named, Request, Response, Stats, VmLine};
@@ -92,6 +94,16 @@ struct CreateArguments {
     /// Its vCPUs neither serve others nor are served
     #[arg(long)]
     isolated: bool,
+    #[command(flatten)]
+    limits: LimitOptions,
+    /// How much later than others' its timers may expire
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    timer_slack: Option<Duration>,
+}
+
+/// A duration as a description has it.
+fn written(duration: Duration) -> String {
+    format!("{}ns", duration.as_nanos())
 }
 
 impl From<&CreateArguments> for VmSpec {
@@ -114,6 +126,10 @@ impl From<&CreateArguments> for VmSpec {
             count: from.count,
             serial: from.serial.clone(),
             isolated: from.isolated,
+            cpu_cap: from.limits.cpu_cap,
+            served_share: from.limits.served_share,
+            min_timer_period: from.limits.min_timer_period.map(written),
+            timer_slack: from.timer_slack.map(written),
         }
     }
 }

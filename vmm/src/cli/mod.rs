@@ -8,7 +8,7 @@ mod bench;
 mod costs;
 mod ctl;
 mod images;
-mod options;
+pub(crate) mod options;
 mod run;
 mod serve;
 mod simulate;

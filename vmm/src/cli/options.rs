@@ -12,6 +12,7 @@ use crate::assemble::ApicTimer;
 use crate::domain::{Policy, TimerMode};
 use crate::fleet::Sharing;
 use crate::kvm::{self, Host, LARGEST_VM};
+use crate::limits::Limits;
 use crate::probe::{self, Facts};
 
 /// What a VM is, beside its kernel.
@@ -26,9 +27,41 @@ pub(super) struct GuestOptions {
     /// The kernel's command line
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub cmdline: String,
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// Where the timers of halted vCPUs are kept
     #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
     pub timers: TimerMode,
+}
+
+/// Largest `--cpu-cap`: the vCPUs of the largest VM, each on a CPU of its own.
+pub(crate) const MOST_CAP: i64 = 100 * LARGEST_VM as i64;
+
+/// What a VM may ask of the host.
+#[derive(Args, Clone, Debug)]
+pub(super) struct LimitOptions {
+    /// Most CPU time of a VM, in percent of one CPU: 50, 250 [default: no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=MOST_CAP))]
+    pub cpu_cap: Option<u32>,
+    /// Most CPU time of a VM on other vCPUs' threads, in percent of one CPU [default: 10]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub served_share: Option<u32>,
+    /// Shortest period of a VM's timers: periodic ones are slowed down to it, and a vCPU whose timers
+    /// fire more often is served by its own thread alone [default: 200us]
+    #[arg(long, value_name = "DURATION", value_parser = values::timer_period)]
+    pub min_timer_period: Option<Duration>,
+}
+
+impl LimitOptions {
+    pub(super) fn limits(&self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            min_timer_period_ns: self.min_timer_period.map_or(defaults.min_timer_period_ns, nanos),
+            served_share_percent: self.served_share.unwrap_or(defaults.served_share_percent),
+            cpu_cap_percent: self.cpu_cap,
+            ..defaults
+        }
+    }
 }
 
 /// How vCPUs and their timers are treated.

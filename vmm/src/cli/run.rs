@@ -96,6 +96,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         memory: arguments.guest.memory,
         apic_timer: arguments.timer.apic_timer,
         debug: arguments.gdb.is_some(),
+        limits: arguments.guest.limits.limits(),
     };
     let listener = arguments.listen()?;
     let mut vms = Vec::new();

@@ -22,8 +22,15 @@ pub(crate) fn memory_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "more than can be mapped; write a number of MiB, or 512M, or 2G".to_string())
 }
 
+/// The shortest period of a guest's timers: a duration of 1 us to 1 s.
+pub(crate) fn timer_period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    let range = Duration::from_micros(1)..=Duration::from_secs(1);
+    range.contains(&period).then_some(period).ok_or_else(|| "between 1us and 1s".into())
+}
+
 /// A duration: a number with ns, us, ms or s behind it.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "write a number with its unit, as 500us, 1ms or 2s (at most 3600s)";
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::{ApicTimer, VmConfig};
 use crate::boot;
+use crate::cli::options::MOST_CAP;
 use crate::cli::values;
 use crate::console::{Sink, socket};
 use crate::kvm::LARGEST_VM;
+use crate::limits::Limits;
 
 /// Most VMs of one description.
 pub const MOST: u32 = 4096;
@@ -55,6 +57,18 @@ pub struct VmSpec {
     /// Its vCPUs neither serve others nor are served.
     #[serde(default)]
     pub isolated: bool,
+    /// Most CPU time, in percent of one CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_cap: Option<u32>,
+    /// Most CPU time on other vCPUs' threads, in percent of one CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_share: Option<u32>,
+    /// Shortest period of its timers, written as `200us`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_timer_period: Option<String>,
+    /// How much later its timers may expire than others', written as `1ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer_slack: Option<String>,
 }
 
 fn one() -> u32 {
@@ -160,6 +174,7 @@ impl VmSpec {
         if let Some(name) = &self.name {
             check_name(name)?;
         }
+        let limits = self.limits()?;
         let (kernel, kernel_name) = self.kernel()?;
         let initrd = match &self.initrd {
             Some(path) => {
@@ -176,6 +191,7 @@ impl VmSpec {
             memory: self.memory,
             apic_timer,
             debug: false,
+            limits,
         };
         let names = (0..self.count).map(|index| {
             let name = self.name.as_ref()?;
@@ -187,6 +203,33 @@ impl VmSpec {
             names: names.collect(),
             serial: self.serial.clone(),
         })
+    }
+
+    fn limits(&self) -> Result<Limits, String> {
+        let mut limits = Limits::default();
+        if let Some(percent) = self.cpu_cap {
+            if !(1..=MOST_CAP).contains(&i64::from(percent)) {
+                return Err(format!("cpu-cap {percent}: between 1 and {MOST_CAP} percent of a CPU"));
+            }
+            limits.cpu_cap_percent = Some(percent);
+        }
+        if let Some(percent) = self.served_share {
+            if !(1..=100).contains(&percent) {
+                return Err(format!("served-share {percent}: between 1 and 100 percent of a CPU"));
+            }
+            limits.served_share_percent = percent;
+        }
+        if let Some(text) = &self.min_timer_period {
+            let period = values::timer_period(text);
+            let period = period.map_err(|why| format!("min-timer-period '{text}': {why}"))?;
+            limits.min_timer_period_ns = period.as_nanos() as u64;
+        }
+        if let Some(text) = &self.timer_slack {
+            let slack = values::duration(text);
+            let slack = slack.map_err(|why| format!("timer-slack '{text}': {why}"))?;
+            limits.slack_ns = slack.as_nanos() as u64;
+        }
+        Ok(limits)
     }
 
     fn kernel(&self) -> Result<(Arc<[u8]>, String), String> {

@@ -75,6 +75,7 @@ impl Guests {
                 memory: MEMORY_BYTES,
                 apic_timer: self.tiny.apic_timer,
                 debug: false,
+                limits: Default::default(),
             };
             Ok::<_, LaunchError>((config, Sink::Null))
         };

@@ -214,6 +214,7 @@ impl Worker<'_> {
             memory: plan.memory,
             apic_timer: plan.apic_timer,
             debug: false,
+            limits: Default::default(),
         };
         let fleet = FleetConfig {
             policy: plan.policy.clone(),

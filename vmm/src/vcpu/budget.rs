@@ -10,6 +10,7 @@
 pub struct ServiceTime {
     average: u64,
     strikes: u8,
+    served_at: Option<u64>,
 }
 
 /// A vCPU that was late or cut short so many times in a row has its own thread look after it.
@@ -33,6 +34,13 @@ impl ServiceTime {
     #[must_use]
     pub fn fits(&self, limit_ns: u64) -> bool {
         self.average <= limit_ns
+    }
+
+    /// Whether its timer fires at `now` sooner after the last time than `period_ns`.
+    #[must_use]
+    pub fn too_often(&mut self, now: u64, period_ns: u64) -> bool {
+        let before = self.served_at.replace(now);
+        before.is_some_and(|at| now.saturating_sub(at) < period_ns)
     }
 
     /// Whether the vCPU is better off by itself; `late`: so it is now. It starts afresh when it is
@@ -252,6 +260,14 @@ mod tests {
         for _ in 0..300 {
             service.record(80, false);
         }
+    }
+
+    #[test]
+    fn timers_that_fire_too_often_are_noticed() {
+        let mut service = ServiceTime::default();
+        assert!(!service.too_often(1_000, 200_000));
+        assert!(service.too_often(21_000, 200_000));
+        assert!(!service.too_often(221_000, 200_000));
     }
 
     #[test]

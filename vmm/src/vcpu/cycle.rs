@@ -39,6 +39,8 @@ pub(super) enum Leave {
     Stop,
     /// The controller wants it to pause.
     Pause,
+    /// Its VM has used up its CPU time, until this time in host ns.
+    Throttle(u64),
     /// A borrowed run ended early: its time is up or the borrower's own vCPU needs the thread.
     Yield,
 }
@@ -75,6 +77,11 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
         if let Err(errno) = held.look_at_lines() {
             w.end_vm(held.vcpu, Outcome::crashed(held, CrashCause::kvm(errno)));
             continue;
+        }
+        if let Some(until) = held.vcpu.vm.capped_until(now.ns)
+            && held.runnable()
+        {
+            return if role == Role::Home { Leave::Throttle(until) } else { Leave::Yield };
         }
         if held.wait_sipi {
             return Leave::WaitSipi;

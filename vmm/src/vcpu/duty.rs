@@ -117,11 +117,6 @@ impl<'g> Duty<'_, '_, 'g> {
             || self.own_deadline.is_some_and(|at| at <= clock::now_ns())
     }
 
-    /// For how long the vCPU has waited, in ns.
-    fn waited(vcpu: &Vcpu) -> u64 {
-        vcpu.expiry().map_or(0, |at| clock::now_ns().saturating_sub(at))
-    }
-
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
     fn hand_over(&mut self, vcpu: &'g Vcpu) -> Expired {
         Stats::add(&self.w.vcpu.stats.handed_off, 1);
@@ -129,14 +124,16 @@ impl<'g> Duty<'_, '_, 'g> {
         Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
     }
 
-    fn serve(&mut self, mut held: Held<'g>, late: bool) -> Expired {
+    /// `bad`: the run is one of those that count against the vCPU.
+    fn serve(&mut self, mut held: Held<'g>, bad: bool) -> Expired {
         let began = clock::now_ns();
         let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
         let role = Role::Borrowed { limit, own: self.own_deadline };
         let leave = cycle::run(self.w, &mut held, role);
         let ended = clock::now_ns();
         let spent = ended.saturating_sub(began);
-        held.service.record(spent, !late && (leave != Leave::Yield || ended < limit));
+        held.vcpu.vm.meters.served.charge(spent, ended);
+        held.service.record(spent, !bad && (leave != Leave::Yield || ended < limit));
         self.account(held.vcpu, spent);
         if self.own_runs {
             self.exhausted |= !self.w.share.charge(spent, ended);
@@ -170,22 +167,25 @@ impl Expire for Duty<'_, '_, '_> {
         else {
             return Expired { next: Next::Foreign, stop: false };
         };
-        if !policy.inline {
+        if !policy.inline || vcpu.vm.capped_until(clock::now_ns()).is_some() {
             return self.hand_over(vcpu);
         }
         // One that is late is served here nevertheless, as its own thread would be later still; but
         // not time and again.
-        let waited = Self::waited(vcpu);
+        let now = clock::now_ns();
+        let waited = vcpu.expiry().map_or(0, |at| now.saturating_sub(at));
         let late = waited > policy.patience_ns();
         let Some(mut held) = vcpu.borrow(self.w.vcpu.slot) else {
             // Somebody has it and is made to look at its own timers before it can park.
             self.w.domain.post(vcpu, Post::Interrupt);
             return Expired { next: Next::Foreign, stop: self.own_vcpu_calls() };
         };
-        if held.service.out(late) {
+        let often = held.service.too_often(now, vcpu.vm.limits.min_timer_period_ns);
+        let dear = vcpu.vm.meters.served.over_until(now).is_some();
+        if held.service.out(late || often) || dear {
             vcpu.send_away();
         } else if held.service.fits(policy.borrow_limit_ns) {
-            return self.serve(held, late);
+            return self.serve(held, late || often);
         } else {
             held.service.forgive();
         }

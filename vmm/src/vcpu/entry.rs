@@ -49,14 +49,17 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
         || vcpu.vm.stopping_debugger(vcpu.index).is_some()
         || w.vcpu.thread.attention()
         || (role != Role::Home && w.vcpu.word.load().attention());
+    let now = clock::now_ns();
     let deadline = earlier(core.apic.deadline(), vcpu.board_deadline());
-    if called || !w.arm(deadline, role, clock::now_ns()) {
+    if called || !w.arm(earlier(deadline, vcpu.vm.cap_ends(now)), role, now) {
         return None;
     }
     core.halted = false;
     w.entered(role);
+    let began = vcpu.vm.cap_clock();
     let result = core.fd.run();
     drop(entry);
+    vcpu.vm.charge_cap(began);
     settle_eoi(&vcpu.vm.memory, &mut core.apic, &mut core.eoi_flags);
 
     let run = core.run;

@@ -30,6 +30,9 @@ use crate::vm::Outcome;
 /// vCPU costs.
 const STACK_BYTES: usize = 128 * 1024;
 
+/// A thread whose VM has used up its CPU time looks so often whether it is to stop or pause, in ns.
+const THROTTLE_GRAIN_NS: u64 = 10_000_000;
+
 /// A busy thread that began so many passes in a row too late leaves the duty to others.
 const LATE_PASSES: u8 = 2;
 
@@ -243,6 +246,10 @@ impl<'a> Worker<'a> {
                     self.quit();
                     held.pause()
                 }
+                Leave::Throttle(until) => {
+                    self.throttle(&held, until);
+                    Err(held)
+                }
                 Leave::Yield => Err(held),
             };
             match parked {
@@ -396,6 +403,21 @@ impl<'a> Worker<'a> {
         }
         if let Some(timer) = &mut self.backstop {
             timer.arm(Some(wanted).filter(|at| *at != u64::MAX), 0, clock::now_ns());
+        }
+    }
+
+    /// The VM has used up its CPU time: others look after the hierarchy while this thread sleeps.
+    pub(super) fn throttle(&mut self, held: &Held<'_>, until: u64) {
+        self.still_timers();
+        self.end_leave();
+        self.set_busy(false);
+        self.turns.halted();
+        self.quit();
+        Stats::add(&self.vcpu.stats.throttled, 1);
+        // A thread that holds its vCPU is not woken by whoever wants it, so it looks.
+        let until = until.min(clock::now_ns().saturating_add(THROTTLE_GRAIN_NS));
+        if !held.vcpu.word.load().controlled() {
+            self.vcpu.thread.sleep(Some(until));
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::exits::{self, Next};
 use super::home::Worker;
-use super::{Core, Held, Stats, kick};
+use super::{Core, Held, Stats, earlier, kick};
 use crate::clock;
 use crate::vm::{CrashCause, Outcome};
 
@@ -20,6 +20,10 @@ pub(super) fn live(w: &mut Worker<'_>) {
                 Ok(()) => w.wait_paused(),
                 Err(held) => held,
             };
+            continue;
+        }
+        if let Some(until) = held.vcpu.vm.capped_until(clock::now_ns()) {
+            w.throttle(&held, until);
             continue;
         }
         if let Some(debugger) = held.vcpu.vm.stopping_debugger(held.vcpu.index) {
@@ -52,12 +56,15 @@ fn enter(w: &mut Worker<'_>, held: &mut Held<'_>) -> Next {
     // SAFETY: the caller holds the run word, and `entry` is dropped before it is given up.
     let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
     // After the announcement, so that a change of the deadline is seen here or kicks.
-    let due = !w.arm_for_board(vcpu.board_deadline(), clock::now_ns());
+    let now = clock::now_ns();
+    let due = !w.arm_for_board(earlier(vcpu.board_deadline(), vcpu.vm.cap_ends(now)), now);
     if due || vcpu.word.load().controlled() || vcpu.vm.stopping_debugger(vcpu.index).is_some() {
         return Next::Again;
     }
+    let began = vcpu.vm.cap_clock();
     let result = core.fd.run();
     drop(entry);
+    vcpu.vm.charge_cap(began);
     Stats::add(&vcpu.stats.exits, 1);
     match result {
         Ok(exit) => {

@@ -192,6 +192,8 @@ pub struct Stats {
     pub overdue: AtomicU64,
     /// Times that the backstop woke this vCPU, because nobody served it.
     pub rescued: AtomicU64,
+    /// Times that the home thread slept because its VM had used up its CPU time.
+    pub throttled: AtomicU64,
     /// Nanoseconds of the home thread spent in borrowed runs.
     pub lent_ns: AtomicU64,
     /// Nanoseconds for which other threads ran this vCPU.
@@ -356,7 +358,7 @@ impl Held<'_> {
             let vm = &self.vcpu.vm;
             self.interrupts_enabled() || vm.cpus > 1 || !vm.board.maskable()
         });
-        earlier(self.own_expiry(), board)
+        earlier(self.own_expiry(), board).map(|at| self.vcpu.vm.limits.stretch(at))
     }
 
     /// The local APIC's registers, for a report; empty where KVM has it.
