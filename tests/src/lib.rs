@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use vmm::assemble::{ApicTimer, VmConfig};
 use vmm::console::Sink;
+use vmm::domain::{Policy, TimerMode};
 
 /// Longest time for which any command of a test may run. Not a figure that is asserted: a child
 /// that takes longer hangs.
@@ -139,13 +140,22 @@ impl Running {
     /// # Panics
     /// It hangs.
     #[must_use]
-    pub fn wait(mut self) -> Ended {
+    pub fn wait(self) -> Ended {
+        self.wait_for(PATIENCE)
+    }
+
+    /// Waits for its end, for this long.
+    ///
+    /// # Panics
+    /// It hangs.
+    #[must_use]
+    pub fn wait_for(mut self, patience: Duration) -> Ended {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 break status;
             }
-            assert!(started.elapsed() < PATIENCE, "it hangs (process {})", self.pid());
+            assert!(started.elapsed() < patience, "it hangs (process {})", self.pid());
             thread::sleep(Duration::from_millis(5));
         };
         let text = |thread: Option<thread::JoinHandle<String>>| {
@@ -226,6 +236,20 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         limits: Default::default(),
     };
     (config, Sink::Null)
+}
+
+/// How vCPUs are run in tests that have no wish of their own.
+#[must_use]
+pub fn policy(mode: TimerMode) -> Policy {
+    Policy {
+        mode,
+        inline: true,
+        slack_ns: 0,
+        borrow_limit_ns: 1_000_000,
+        borrow_share_percent: 25,
+        lateness_goal_ns: 500_000,
+        wakeup_ns: 50_000,
+    }
 }
 
 /// A 32-bit ELF kernel at 2 MiB whose only segment is `code`, entered at its first byte by a PVH note

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_images::report::{REPORT_BYTES, Report, report_address};
-use siesta_tests::{PATIENCE, guest, needs_kvm};
+use siesta_tests::{PATIENCE, guest, needs_kvm, policy};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::assemble::VmConfig;
 use vmm::console::Sink;
-use vmm::domain::{Policy, TimerMode};
+use vmm::domain::TimerMode;
 use vmm::fleet::{Fleet, FleetConfig, Sharing};
 use vmm::kvm::Host;
 use vmm::probe::Facts;
@@ -32,15 +32,7 @@ impl Ground {
     }
 
     fn fleet(&self, mode: TimerMode, vms: Vec<(VmConfig, Sink)>, room: u32) -> Fleet {
-        let policy = Policy {
-            mode,
-            inline: true,
-            slack_ns: 0,
-            borrow_limit_ns: 1_000_000,
-            borrow_share_percent: 25,
-            lateness_goal_ns: 500_000,
-            wakeup_ns: 50_000,
-        };
+        let policy = policy(mode);
         let config = FleetConfig { policy, sharing: Sharing::Host, vms };
         Fleet::launch_with_room(&self.host, &self.facts, config, room).expect("a fleet")
     }

@@ -4,7 +4,7 @@ use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
-use siesta_tests::{figures, guest, image, needs_kvm};
+use siesta_tests::{figures, guest, image, needs_kvm, policy};
 
 #[test]
 fn eight_vms_tick_at_once_in_every_mode() {
@@ -45,15 +45,7 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
     for mode in [TimerMode::Migrate, TimerMode::Thread] {
         let host = vmm::kvm::open().expect("KVM");
         let facts = vmm::probe::run(&host).expect("a probed host");
-        let policy = Policy {
-            mode,
-            inline: true,
-            slack_ns: 0,
-            borrow_limit_ns: 1_000_000,
-            borrow_share_percent: 100,
-            lateness_goal_ns: 500_000,
-            wakeup_ns: 50_000,
-        };
+        let policy = Policy { borrow_share_percent: 100, ..policy(mode) };
         let vms = vec![
             guest("tick", "hz=50000"),
             guest("tick", "hz=100 secs=1"),

@@ -209,7 +209,9 @@ impl VmSpec {
         let mut limits = Limits::default();
         if let Some(percent) = self.cpu_cap {
             if !(1..=MOST_CAP).contains(&i64::from(percent)) {
-                return Err(format!("cpu-cap {percent}: between 1 and {MOST_CAP} percent of a CPU"));
+                return Err(format!(
+                    "cpu-cap {percent}: between 1 and {MOST_CAP} percent of a CPU"
+                ));
             }
             limits.cpu_cap_percent = Some(percent);
         }
