@@ -11,7 +11,9 @@ use guest_images::report::{REPORT_BYTES, Report, bucket_top, report_address};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::assemble::{ApicTimer, VmConfig};
-use crate::bench::{self, HostFacts, Lateness, LaunchError, LevelSample, RunSpec, Sample};
+use crate::bench::{
+    self, GroupSample, GuestSample, HostFacts, Lateness, LaunchError, LevelSample, RunSpec, Sample,
+};
 use crate::clock;
 use crate::console::Sink;
 use crate::domain::{Policy, TimerMode};
@@ -65,20 +67,25 @@ impl TinyGuests {
 impl bench::Launch for TinyGuests {
     fn launch(&mut self, spec: &RunSpec) -> Result<Box<dyn bench::Fleet>, LaunchError> {
         let mut vms = Vec::new();
-        for phase in &spec.phases_ns {
-            vms.push(self.guest("tick", format!("hz={} phase={phase}", spec.hz))?);
+        let groups = spec.rates.groups();
+        let mut ticking = Vec::new();
+        for guest in &spec.ticking {
+            let hz = groups.get(guest.group).ok_or("a guest of no rate")?.hz;
+            let (phase, mode) = (guest.phase_ns, spec.tick.name());
+            vms.push(self.guest("tick", format!("hz={hz} phase={phase} mode={mode}"))?);
+            ticking.push(Ticking { group: guest.group, hz: f64::from(hz) });
         }
         for _ in 0..spec.busy {
             vms.push(self.guest("busy", String::new())?);
         }
-        let config = FleetConfig {
-            policy: (self.policy)(spec.mode, &self.facts),
-            sharing: self.sharing,
-            vms,
+        let policy = Policy {
+            borrow_share_percent: spec.borrow_share_percent,
+            ..(self.policy)(spec.mode, &self.facts)
         };
+        let config = FleetConfig { policy, sharing: self.sharing, vms };
         let began = clock::now_ns();
         let fleet = Fleet::launch(&self.host, &self.facts, config)?;
-        let mut running = Running { fleet, ticking: spec.tick_vms as usize, boot_ns: Vec::new() };
+        let mut running = Running { fleet, groups: groups.len(), ticking, boot_ns: Vec::new() };
         running.boot_ns = running.first_signs(began)?;
         Ok(Box::new(running))
     }
@@ -88,10 +95,19 @@ impl bench::Launch for TinyGuests {
     }
 }
 
+/// A guest that ticks.
+#[derive(Clone, Copy)]
+struct Ticking {
+    group: usize,
+    /// What it was asked for.
+    hz: f64,
+}
+
 struct Running {
     fleet: Fleet,
+    groups: usize,
     /// The first so many VMs tick, the others compute.
-    ticking: usize,
+    ticking: Vec<Ticking>,
     boot_ns: Vec<u64>,
 }
 
@@ -124,6 +140,30 @@ impl Running {
     }
 }
 
+impl Ticking {
+    /// Ticks a second by the cycles between two of them, if the guest's word is near enough to what
+    /// it was asked for to be believed.
+    fn hz(self, report: &Report) -> f64 {
+        let said = report.tsc_khz as f64 * 1e3 / report.period as f64;
+        if (said / self.hz - 1.0).abs() < 0.01 { said } else { self.hz }
+    }
+
+    fn sample(self, vm: &VmShared, group: &mut GroupSample) {
+        let began = clock::now_ns();
+        let report = report(vm);
+        let mut guest = GuestSample { hz: self.hz, ..GuestSample::default() };
+        guest.read_ns = (began, clock::now_ns());
+        if let Some(report) = report {
+            guest.ticks = report.ticks;
+            guest.early = report.early;
+            guest.lost = report.lost;
+            guest.hz = self.hz(&report);
+            add_lateness(&mut group.lateness, &report);
+        }
+        group.guests.push(guest);
+    }
+}
+
 fn add_lateness(lateness: &mut Lateness, report: &Report) {
     for (index, count) in report.histogram.iter().enumerate() {
         lateness.add(report.nanoseconds(bucket_top(index)), *count);
@@ -134,13 +174,13 @@ fn add_lateness(lateness: &mut Lateness, report: &Report) {
 impl bench::Fleet for Running {
     fn sample(&mut self) -> Sample {
         let mut sample = Sample::default();
+        sample.groups.resize(self.groups, GroupSample::default());
         for (index, vm) in self.fleet.vms().iter().enumerate() {
-            let busy = index >= self.ticking;
-            if let Some(report) = report(vm) {
-                sample.delivered += report.ticks;
-                sample.early += report.early;
-                sample.busy_progress += report.progress;
-                add_lateness(&mut sample.lateness, &report);
+            let ticking = self.ticking.get(index);
+            let busy = ticking.is_none();
+            match ticking.and_then(|of| Some((of, sample.groups.get_mut(of.group)?))) {
+                Some((of, group)) => of.sample(vm, group),
+                None => sample.busy_progress += report(vm).map_or(0, |report| report.progress),
             }
             for vcpu in self.fleet.vcpus_of(vm) {
                 if busy {

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use super::counters::{Counters, CpuTime, Footprint};
 use super::host::HostFacts;
-use super::launch::{Fleet, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample};
+use super::launch::{
+    Fleet, GroupSample, GuestSample, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample,
+};
 use super::measure::Instruments;
 use super::progress::Progress;
 
@@ -90,7 +92,9 @@ impl State {
 
     /// Runs the guests and returns their CPU time. Later launches need a little more of it.
     fn run(&mut self, spec: &RunSpec, ns: u64) -> u64 {
-        let ticks = u64::from(spec.tick_vms) * u64::from(spec.hz) * ns / SEC;
+        let each = |hz: u32| u64::from(hz) * ns / SEC;
+        let rates = spec.rates.groups();
+        let ticks = rates.iter().map(|of| u64::from(of.vms) * each(of.hz)).sum::<u64>();
         let (cost_us, late_us) = match spec.mode {
             Mode::Kernel => (65, 80),
             Mode::Thread => (90, 160),
@@ -103,8 +107,16 @@ impl State {
         *counters.idle_entries.get_or_insert(0) += wakeups / 2;
         *counters.timer_interrupts.get_or_insert(0) += ticks + 4;
         let sample = &mut self.sample;
-        sample.delivered += ticks;
-        sample.lateness.add(late_us * 1_000, ticks);
+        sample.groups.resize(rates.len(), GroupSample::default());
+        for (group, of) in sample.groups.iter_mut().zip(rates) {
+            group.guests.resize(of.vms as usize, GuestSample::default());
+            for guest in &mut group.guests {
+                guest.ticks += each(of.hz);
+                guest.hz = f64::from(of.hz);
+                guest.read_ns = (self.now_ns, self.now_ns);
+            }
+            group.lateness.add(late_us * 1_000, u64::from(of.vms) * each(of.hz));
+        }
         sample.busy_threads = (0..spec.busy as i32).collect();
         let busy_ns = ns * u64::from(spec.busy);
         if !self.script.lazy {
@@ -136,7 +148,7 @@ impl Instruments for World {
 
     fn footprint(&mut self) -> Footprint {
         let running = self.0.borrow().running.clone();
-        let vms = running.map_or(0, |spec| u64::from(spec.tick_vms + spec.busy));
+        let vms = running.map_or(0, |spec| u64::from(spec.rates.vms() + spec.busy));
         Footprint {
             pss_kib: Some(3_000 + 250 * vms),
             fds: Some(9 + 4 * vms),
@@ -153,7 +165,7 @@ impl Launch for World {
     fn launch(&mut self, spec: &RunSpec) -> Result<Box<dyn Fleet>, LaunchError> {
         let mut state = self.0.borrow_mut();
         assert!(state.running.is_none(), "one fleet at a time");
-        if spec.tick_vms > 0 || state.launched.is_empty() {
+        if spec.rates.vms() > 0 || state.launched.is_empty() {
             state.launched.push(spec.clone());
         }
         if state.script.refuse == Some(state.number()) {

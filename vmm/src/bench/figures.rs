@@ -54,6 +54,21 @@ pub struct Ticks {
     pub expected: Figure,
     /// That came before their deadline, which must not happen.
     pub early: Figure,
+    /// Deadlines of periodic timers that passed without a tick of their own.
+    pub lost: Figure,
+    /// By how many whole ticks the guest that is furthest behind its timer misses what was due.
+    pub behind: Figure,
+}
+
+/// The guests of one rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct GroupFigures {
+    /// Ticks a second of each.
+    pub hz: u32,
+    /// Their ticks.
+    pub ticks: Ticks,
+    /// Lateness that they saw.
+    pub lateness_us: LatenessFigures,
 }
 
 /// Lateness that the guests saw, in microseconds.
@@ -111,6 +126,8 @@ pub struct Figures {
     pub process_cpus: Figure,
     /// Lateness.
     pub lateness_us: LatenessFigures,
+    /// By rate, in the order of the command line.
+    pub groups: Vec<GroupFigures>,
     /// Rounds of the busy guests a second.
     pub busy_progress_per_sec: Figure,
     /// Rounds of the busy guests for each second of CPU time of their vCPUs' threads.
@@ -150,25 +167,38 @@ impl Figures {
         let level = |index: usize, of: fn(&LevelFigures) -> Figure| {
             all(&|run: &Figures| run.levels.get(index).map_or(Figure::UNKNOWN, of))
         };
+        let ticks = |of: &dyn Fn(&Figures) -> Ticks| Ticks {
+            delivered: all(&|run| of(run).delivered),
+            expected: all(&|run| of(run).expected),
+            early: all(&|run| of(run).early),
+            lost: all(&|run| of(run).lost),
+            behind: all(&|run| of(run).behind),
+        };
+        let lateness = |of: &dyn Fn(&Figures) -> LatenessFigures| LatenessFigures {
+            p50: all(&|run| of(run).p50),
+            p99: all(&|run| of(run).p99),
+            max: all(&|run| of(run).max),
+        };
+        let group =
+            |run: &Figures, index: usize| run.groups.get(index).copied().unwrap_or_default();
+        let rates = runs.iter().map(|run| &run.groups).max_by_key(|groups| groups.len());
+        let groups = rates.into_iter().flatten().enumerate().map(|(index, of)| GroupFigures {
+            hz: of.hz,
+            ticks: ticks(&|run| group(run, index).ticks),
+            lateness_us: lateness(&|run| group(run, index).lateness_us),
+        });
         let depth = runs.iter().map(|run| run.levels.len()).max().unwrap_or(0);
         Figures {
             secs: all(&|run| run.secs),
-            ticks: Ticks {
-                delivered: all(&|run| run.ticks.delivered),
-                expected: all(&|run| run.ticks.expected),
-                early: all(&|run| run.ticks.early),
-            },
+            ticks: ticks(&|run| run.ticks),
             thread_wakeups_per_sec: all(&|run| run.thread_wakeups_per_sec),
             involuntary_switches_per_sec: all(&|run| run.involuntary_switches_per_sec),
             host_idle_entries_per_sec: all(&|run| run.host_idle_entries_per_sec),
             host_timer_interrupts_per_sec: all(&|run| run.host_timer_interrupts_per_sec),
             cpu_us_per_tick: all(&|run| run.cpu_us_per_tick),
             process_cpus: all(&|run| run.process_cpus),
-            lateness_us: LatenessFigures {
-                p50: all(&|run| run.lateness_us.p50),
-                p99: all(&|run| run.lateness_us.p99),
-                max: all(&|run| run.lateness_us.max),
-            },
+            lateness_us: lateness(&|run| run.lateness_us),
+            groups: groups.collect(),
             busy_progress_per_sec: all(&|run| run.busy_progress_per_sec),
             busy_progress_per_cpu_sec: all(&|run| run.busy_progress_per_cpu_sec),
             expiries: Expiries {
@@ -212,9 +242,14 @@ mod tests {
 
     #[test]
     fn runs_are_summed_up_figure_by_figure() {
+        let rate = |delivered: f64| {
+            let ticks = Ticks { delivered: Figure::of(delivered), ..Ticks::default() };
+            vec![GroupFigures { hz: 400, ticks, ..GroupFigures::default() }]
+        };
         let run = |wakeups: f64, idle: Option<f64>, walks: &[f64]| Figures {
             thread_wakeups_per_sec: Figure::of(wakeups),
             host_idle_entries_per_sec: Figure::maybe(idle),
+            groups: rate(wakeups / 10.0),
             levels: walks
                 .iter()
                 .map(|&walks| LevelFigures { walks: Figure::of(walks), ..LevelFigures::default() })
@@ -234,6 +269,7 @@ mod tests {
         assert_eq!(middle.levels.len(), 2);
         assert_eq!(middle.levels[0].walks, Figure::of(2.0));
         assert_eq!(middle.levels[1].walks, Figure::of(7.0));
+        assert_eq!(middle.groups, rate(2.0));
         let most = Figures::sum_up(&runs, greatest);
         assert_eq!(most.thread_wakeups_per_sec, Figure::of(30.0));
     }

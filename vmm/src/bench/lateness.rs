@@ -27,6 +27,14 @@ impl Lateness {
         self.max_ns = self.max_ns.max(max_ns);
     }
 
+    /// Adds the values of another histogram.
+    pub fn merge(&mut self, other: &Lateness) {
+        for (&upper_ns, &count) in &other.buckets {
+            self.add(upper_ns, count);
+        }
+        self.seen_max(other.max_ns);
+    }
+
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -119,6 +127,13 @@ mod tests {
         let before = of(&[(1_000, 10)], 900);
         let after = of(&[(1_000, 12), (50_000, 1)], 47_123);
         assert_eq!(after.since(&before).max_ns(), Some(47_123));
+    }
+
+    #[test]
+    fn merged_histograms_are_one() {
+        let mut all = of(&[(1_000, 2), (2_000, 1)], 1_900);
+        all.merge(&of(&[(1_000, 3), (9_000, 1)], 8_000));
+        assert_eq!(all, of(&[(1_000, 5), (2_000, 1), (9_000, 1)], 8_000));
     }
 
     #[test]

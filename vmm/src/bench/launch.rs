@@ -5,25 +5,64 @@
 
 use std::error::Error;
 
+use serde::Serialize;
+
 use super::host::HostFacts;
 use super::lateness::Lateness;
+use super::rates::Rates;
 pub use crate::domain::TimerMode as Mode;
 
 /// Why guests could not be started or stopped, in the launcher's words.
 pub type LaunchError = Box<dyn Error + Send + Sync>;
+
+/// How the tick guests use their APIC timer (`--tick`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TickMode {
+    /// As TSC deadlines where the guests are offered them, else one-shot
+    #[default]
+    Auto,
+    /// A TSC deadline for each tick
+    Deadline,
+    /// A count for each tick
+    Oneshot,
+    /// Armed once
+    Periodic,
+}
+
+impl TickMode {
+    /// The name on the command lines, Siesta's and the guests'.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TickMode::Auto => "auto",
+            TickMode::Deadline => "deadline",
+            TickMode::Oneshot => "oneshot",
+            TickMode::Periodic => "periodic",
+        }
+    }
+}
+
+/// A guest that is idle but for a periodic tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickGuest {
+    /// The group of its rate, an index into [`RunSpec::rates`].
+    pub group: usize,
+    /// How long after a common start its first tick is due, in nanoseconds; below one period.
+    pub phase_ns: u64,
+}
 
 /// The guests of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSpec {
     /// Where timers are kept.
     pub mode: Mode,
-    /// Guests that are idle but for a periodic tick.
-    pub tick_vms: u32,
-    /// For each tick guest, how long after a common start its first tick is due, in nanoseconds;
-    /// below one period.
-    pub phases_ns: Vec<u64>,
-    /// Ticks a second of each tick guest.
-    pub hz: u32,
+    /// How many guests tick at which rates.
+    pub rates: Rates,
+    /// Those guests, in the order in which they are started.
+    pub ticking: Vec<TickGuest>,
+    /// How they use their timer.
+    pub tick: TickMode,
     /// Guests that compute without pause.
     pub busy: u32,
     /// How late a host timer may be armed (`--timer-slack`), in nanoseconds.
@@ -66,14 +105,10 @@ pub trait Fleet {
 
 /// Totals since the start of a fleet. All but the levels come from guests or from relaxed counters,
 /// hence nothing relies on their being consistent with each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// Ticks that the tick guests have handled.
-    pub delivered: u64,
-    /// Of those, the ones that came before their deadline.
-    pub early: u64,
-    /// How late the tick guests saw their ticks, all guests together.
-    pub lateness: Lateness,
+    /// Of the tick guests, by group.
+    pub groups: Vec<GroupSample>,
     /// Work done by the busy guests, all together, in rounds of their loop.
     pub busy_progress: u64,
     /// Thread ids of the busy guests' vCPUs.
@@ -88,6 +123,46 @@ pub struct Sample {
     pub kicks: u64,
     /// By level of the hierarchy, the lowest first; empty where there is none.
     pub levels: Vec<LevelSample>,
+}
+
+impl Sample {
+    /// Ticks that the tick guests have handled.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.sum(|guest| guest.ticks)))
+    }
+}
+
+/// Totals of the guests of one rate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupSample {
+    /// Each guest, in an order that stays.
+    pub guests: Vec<GuestSample>,
+    /// How late they saw their ticks, all together.
+    pub lateness: Lateness,
+}
+
+impl GroupSample {
+    /// The sum over the guests.
+    #[must_use]
+    pub fn sum(&self, of: fn(&GuestSample) -> u64) -> u64 {
+        self.guests.iter().fold(0, |sum, guest| sum.saturating_add(of(guest)))
+    }
+}
+
+/// Totals of one tick guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GuestSample {
+    /// When reading began and ended, in nanoseconds.
+    pub read_ns: (u64, u64),
+    /// Ticks handled.
+    pub ticks: u64,
+    /// Of those, the ones that came before their deadline.
+    pub early: u64,
+    /// Deadlines of a periodic timer that passed without a tick of their own.
+    pub lost: u64,
+    /// Ticks a second that its timer is really set for: whole numbers of its cycles.
+    pub hz: f64,
 }
 
 /// Totals of one level of the hierarchy.

@@ -124,9 +124,8 @@ impl Bench<'_> {
             bare,
             full,
             boot_ns,
-            vms: spec.tick_vms,
+            rates: spec.rates.clone(),
             busy: spec.busy,
-            hz: spec.hz,
             alone_per_cpu_sec: Figure::UNKNOWN,
         })
     }

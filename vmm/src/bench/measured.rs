@@ -4,8 +4,12 @@
 //! jump or fall.
 
 use super::counters::{Counters, Footprint};
-use super::figures::{Expiries, Figure, Figures, LatenessFigures, LevelFigures, Ticks};
-use super::launch::{LevelSample, Sample};
+use super::figures::{
+    Expiries, Figure, Figures, GroupFigures, LatenessFigures, LevelFigures, Ticks,
+};
+use super::lateness::Lateness;
+use super::launch::{GroupSample, GuestSample, LevelSample, Sample};
+use super::rates::{Group, Rates};
 use super::stats::median;
 
 /// All that was counted up to one moment.
@@ -35,11 +39,9 @@ pub struct Measured {
     /// How long each guest took to start, in nanoseconds.
     pub boot_ns: Vec<u64>,
     /// Tick guests.
-    pub vms: u32,
+    pub rates: Rates,
     /// Busy guests.
     pub busy: u32,
-    /// Ticks a second of each tick guest.
-    pub hz: u32,
     /// Rounds that a busy guest alone does in a second of the process's CPU time; unknown if there
     /// are no busy guests.
     pub alone_per_cpu_sec: Figure,
@@ -59,13 +61,10 @@ impl Measured {
             Figure::of(of(&after.sample).saturating_sub(of(&before.sample)) as f64)
         };
         let (foreign, stolen) = self.other_cpu_shares();
+        let groups = self.groups();
         Figures {
             secs: Figure::of(secs),
-            ticks: Ticks {
-                delivered: total(|sample| sample.delivered),
-                expected: Figure::of(f64::from(self.vms) * f64::from(self.hz) * secs),
-                early: total(|sample| sample.early),
-            },
+            ticks: self.ticks(&groups),
             thread_wakeups_per_sec: Figure::maybe(rate(|of| Some(of.process.voluntary))),
             involuntary_switches_per_sec: Figure::maybe(rate(|of| Some(of.process.involuntary))),
             host_idle_entries_per_sec: Figure::maybe(rate(|of| of.idle_entries)),
@@ -73,6 +72,7 @@ impl Measured {
             cpu_us_per_tick: self.cpu_us_per_tick(),
             process_cpus: Figure::of(self.process_cpu_secs() / secs),
             lateness_us: self.lateness(),
+            groups,
             busy_progress_per_sec: self.if_busy(Some(self.busy_rounds() / secs)),
             busy_progress_per_cpu_sec: self.if_busy(self.busy_rounds_per_cpu_sec()),
             expiries: Expiries {
@@ -129,19 +129,45 @@ impl Measured {
             _ => self.alone_per_cpu_sec.get().map(|rate| self.busy_rounds() / rate),
         };
         let (before, after) = (&self.before.sample, &self.after.sample);
-        let ticks = after.delivered.saturating_sub(before.delivered) as f64;
+        let ticks = after.delivered().saturating_sub(before.delivered()) as f64;
         let secs = work_secs.map(|work_secs| self.process_cpu_secs() - work_secs);
         Figure::maybe(secs.map(|secs| secs.max(0.0) * 1e6 / ticks))
     }
 
-    fn lateness(&self) -> LatenessFigures {
-        let lateness = self.after.sample.lateness.since(&self.before.sample.lateness);
-        let us = |ns: Option<u64>| Figure::maybe(ns.map(|ns| ns as f64 / 1e3));
-        LatenessFigures {
-            p50: us(lateness.quantile_ns(0.5)),
-            p99: us(lateness.quantile_ns(0.99)),
-            max: us(lateness.max_ns()),
+    /// The two samples of each group.
+    fn group_samples(&self) -> impl Iterator<Item = (&GroupSample, &GroupSample)> {
+        self.before.sample.groups.iter().zip(&self.after.sample.groups)
+    }
+
+    fn groups(&self) -> Vec<GroupFigures> {
+        let of = |(rate, (before, after)): (&Group, (&GroupSample, &GroupSample))| GroupFigures {
+            hz: rate.hz,
+            ticks: group_ticks(before, after, self.secs()),
+            lateness_us: quantiles(&after.lateness.since(&before.lateness)),
+        };
+        self.rates.groups().iter().zip(self.group_samples()).map(of).collect()
+    }
+
+    fn ticks(&self, groups: &[GroupFigures]) -> Ticks {
+        let all = |of: fn(&Ticks) -> Figure, add: fn(f64, f64) -> f64| {
+            Figure::of(groups.iter().filter_map(|group| of(&group.ticks).get()).fold(0.0, add))
+        };
+        let sum = |of| all(of, |sum, more| sum + more);
+        Ticks {
+            delivered: sum(|of| of.delivered),
+            expected: sum(|of| of.expected),
+            early: sum(|of| of.early),
+            lost: sum(|of| of.lost),
+            behind: all(|of| of.behind, f64::max),
         }
+    }
+
+    fn lateness(&self) -> LatenessFigures {
+        let mut all = Lateness::default();
+        for (before, after) in self.group_samples() {
+            all.merge(&after.lateness.since(&before.lateness));
+        }
+        quantiles(&all)
     }
 
     /// The shares of the host's CPU time that others took and that the hypervisor below withheld.
@@ -159,7 +185,7 @@ impl Measured {
     }
 
     fn per_vm(&self, of: fn(&Footprint) -> Option<u64>) -> Figure {
-        let vms = f64::from(self.vms) + f64::from(self.busy);
+        let vms = f64::from(self.rates.vms()) + f64::from(self.busy);
         let added = |full: u64, bare: u64| full as f64 - bare as f64;
         Figure::maybe(
             of(&self.full).zip(of(&self.bare)).map(|(full, bare)| added(full, bare) / vms),
@@ -170,6 +196,36 @@ impl Measured {
         let boots: Vec<f64> = self.boot_ns.iter().map(|&ns| ns as f64 / 1e6).collect();
         Figure::maybe(median(&boots))
     }
+}
+
+fn quantiles(lateness: &Lateness) -> LatenessFigures {
+    let us = |ns: Option<u64>| Figure::maybe(ns.map(|ns| ns as f64 / 1e3));
+    LatenessFigures {
+        p50: us(lateness.quantile_ns(0.5)),
+        p99: us(lateness.quantile_ns(0.99)),
+        max: us(lateness.max_ns()),
+    }
+}
+
+fn group_ticks(before: &GroupSample, after: &GroupSample, secs: f64) -> Ticks {
+    let total = |of| Figure::of(after.sum(of).saturating_sub(before.sum(of)) as f64);
+    let pairs = before.guests.iter().zip(&after.guests);
+    Ticks {
+        delivered: total(|guest| guest.ticks),
+        expected: Figure::of(after.guests.iter().map(|guest| guest.hz * secs).sum()),
+        early: total(|guest| guest.early),
+        lost: total(|guest| guest.lost),
+        behind: Figure::of(pairs.map(|(before, after)| behind(before, after)).fold(0.0, f64::max)),
+    }
+}
+
+/// How many whole ticks a guest misses of those that were due between the two readings. Wherever
+/// its phase lies, at least the whole periods' number is due; and the time is that from the end of
+/// the first reading to the start of the second, so that a reading that takes long blames nobody.
+fn behind(before: &GuestSample, after: &GuestSample) -> f64 {
+    let passed_ns = after.read_ns.0.saturating_sub(before.read_ns.1);
+    let due = (passed_ns as f64 / 1e9 * after.hz).floor();
+    (due - after.ticks.saturating_sub(before.ticks) as f64).max(0.0)
 }
 
 fn levels(before: &[LevelSample], after: &[LevelSample]) -> Vec<LevelFigures> {
@@ -194,6 +250,10 @@ mod tests {
 
     const SEC: u64 = 1_000_000_000;
 
+    fn guest(ticks: u64, early: u64, secs: u64) -> GuestSample {
+        GuestSample { read_ns: (secs * SEC, secs * SEC), ticks, early, lost: 0, hz: 500.0 }
+    }
+
     fn reading(secs: u64) -> Reading {
         Reading {
             now_ns: 7 * SEC + secs * SEC,
@@ -206,8 +266,10 @@ mod tests {
                 host: Some(CpuTime { stolen_ns: secs * SEC / 10, cpus: 2 }),
             },
             sample: Sample {
-                delivered: 1_000 * secs,
-                early: secs,
+                groups: vec![GroupSample {
+                    guests: vec![guest(900 * secs, secs, secs), guest(100 * secs, 0, secs)],
+                    lateness: Lateness::default(),
+                }],
                 busy_progress: 4_000 * secs,
                 inline: 600 * secs,
                 by_helper: 20 * secs,
@@ -227,14 +289,14 @@ mod tests {
             bare: Footprint { pss_kib: Some(1_000), fds: Some(10), threads: Some(1) },
             full: Footprint { pss_kib: Some(12_000), fds: Some(43), threads: None },
             boot_ns: vec![3_000_000, 1_000_000, 200_000_000],
-            vms: 10,
+            rates: Rates::same(500, 10),
             busy: 1,
-            hz: 100,
             alone_per_cpu_sec: Figure::of(5_000.0),
         };
-        measured.after.sample.lateness.add(4_000, 99);
-        measured.after.sample.lateness.add(90_000, 1);
-        measured.after.sample.lateness.seen_max(88_000);
+        let lateness = &mut measured.after.sample.groups[0].lateness;
+        lateness.add(4_000, 99);
+        lateness.add(90_000, 1);
+        lateness.seen_max(88_000);
         measured
     }
 
@@ -255,7 +317,14 @@ mod tests {
     fn counts_are_of_the_interval() {
         let figures = measured().figures();
         let of = Figure::of;
-        let ticks = Ticks { delivered: of(4_000.0), expected: of(4_000.0), early: of(4.0) };
+        let ticks = Ticks {
+            delivered: of(4_000.0),
+            expected: of(4_000.0),
+            early: of(4.0),
+            lost: of(0.0),
+            // One of the two guests had 400 of its 2,000 ticks; the other's many make up for none.
+            behind: of(1_600.0),
+        };
         assert_eq!(figures.ticks, ticks);
         let expiries = Expiries { inline: of(2_400.0), by_helper: of(80.0), handed_off: of(20.0) };
         assert_eq!(figures.expiries, expiries);
@@ -264,6 +333,48 @@ mod tests {
         assert_eq!(figures.levels, [level]);
         let lateness = LatenessFigures { p50: of(4.0), p99: of(4.0), max: of(88.0) };
         assert_eq!(figures.lateness_us, lateness);
+    }
+
+    #[test]
+    fn a_guest_is_behind_by_whole_periods_of_the_time_between_the_readings() {
+        let at = |read_ns, ticks| GuestSample { read_ns, ticks, hz: 100.0, ..<_>::default() };
+        let missing = |passed_ns: u64, ticks: u64| {
+            behind(&at((0, SEC), 7), &at((SEC + passed_ns, 9 * SEC), 7 + ticks))
+        };
+        assert_eq!(missing(SEC, 100), 0.0);
+        assert_eq!(missing(SEC, 97), 3.0);
+        assert_eq!(missing(SEC - 1, 99), 0.0, "only 99 periods are whole");
+        assert_eq!(missing(SEC, 500), 0.0, "catching up");
+        assert_eq!(behind(&at((0, SEC), 7), &at((0, SEC), 7)), 0.0);
+    }
+
+    #[test]
+    fn groups_are_told_apart_and_added_up() {
+        let mut mixed = measured();
+        mixed.rates = Rates::mix(vec![Group { hz: 400, vms: 1 }, Group { hz: 100, vms: 2 }]);
+        let of = |hz: f64, ticks: [u64; 2], secs: u64, late_ns: u64| {
+            let guest = |ticks| GuestSample { hz, ..guest(ticks, 0, secs) };
+            let mut lateness = Lateness::default();
+            lateness.add(late_ns, ticks[0] + ticks[1]);
+            GroupSample { guests: ticks.map(guest).to_vec(), lateness }
+        };
+        mixed.before.sample.groups = vec![of(400.0, [0, 0], 2, 1), of(100.1, [0, 0], 2, 1)];
+        mixed.after.sample.groups =
+            vec![of(400.0, [1_600, 1_600], 6, 5_000), of(100.1, [400, 395], 6, 70_000)];
+        let figures = mixed.figures();
+        let [fast, slow] = figures.groups.as_slice() else { panic!("{figures:?}") };
+        assert_eq!((fast.hz, slow.hz), (400, 100));
+        assert_eq!(fast.ticks.delivered, Figure::of(3_200.0));
+        assert_eq!(slow.ticks.delivered, Figure::of(795.0));
+        let expected = slow.ticks.expected.get().expect("is known");
+        assert!((expected - 800.8).abs() < 1e-6, "the guests' own rate: {expected}");
+        assert_eq!(slow.ticks.behind, Figure::of(5.0));
+        assert_eq!(fast.lateness_us.p99, Figure::of(5.0));
+        assert_eq!(slow.lateness_us.p99, Figure::of(70.0));
+        assert_eq!(figures.ticks.delivered, Figure::of(3_995.0));
+        assert_eq!(figures.ticks.behind, Figure::of(5.0));
+        assert_eq!(figures.lateness_us.p50, Figure::of(5.0));
+        assert_eq!(figures.lateness_us.p99, Figure::of(70.0));
     }
 
     #[test]
@@ -287,9 +398,9 @@ mod tests {
     #[test]
     fn no_tick_has_no_cpu_time() {
         let mut dead = measured();
-        dead.after.sample.delivered = dead.before.sample.delivered;
+        dead.after.sample.groups[0].guests = dead.before.sample.groups[0].guests.clone();
         assert_eq!(dead.figures().cpu_us_per_tick, Figure::UNKNOWN);
-        dead.after.sample.delivered = 0;
+        dead.after.sample.groups[0].guests[0].ticks = 0;
         assert_eq!(dead.figures().ticks.delivered, Figure::of(0.0), "a guest counts backwards");
     }
 

@@ -15,6 +15,7 @@ mod measured;
 mod others;
 mod plan;
 mod progress;
+mod rates;
 mod report;
 mod stats;
 mod table;
@@ -32,14 +33,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use counters::{Counters, CpuTime, Footprint};
-pub use figures::{Expiries, Figure, Figures, LatenessFigures, LevelFigures, Ticks};
+pub use figures::{Expiries, Figure, Figures, GroupFigures, LatenessFigures, LevelFigures, Ticks};
 pub use host::HostFacts;
 pub use idle_events::IdleEvents;
 pub use lateness::Lateness;
-pub use launch::{Fleet, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample};
+pub use launch::{
+    Fleet, GroupSample, GuestSample, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample,
+    TickGuest, TickMode,
+};
 pub use measure::Instruments;
 pub use plan::{Plan, PlanError, Turn};
 pub use progress::{Line, Progress};
+pub use rates::{Group, Rates};
 pub use report::{JsonFile, Report, Run, SCHEMA, Spread};
 pub(crate) use table::short;
 pub use usage::Usage;

@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::launch::{Mode, RunSpec};
+use super::launch::{Mode, RunSpec, TickGuest, TickMode};
+use super::rates::Rates;
 
 /// How long the guests of a run are left alone before the measured interval, in nanoseconds.
 pub const WARM_UP_NS: u64 = 500_000_000;
@@ -18,13 +20,17 @@ pub const CALIBRATION_WARM_UP_NS: u64 = 50_000_000;
 /// How long a busy guest alone is measured before each run, in nanoseconds.
 pub const CALIBRATION_NS: u64 = 300_000_000;
 
+/// Most ticks a second of a periodic timer: Siesta and KVM have no shorter periods than 200 us.
+pub const MOST_PERIODIC_HZ: u32 = 5_000;
+
 /// A benchmark. What serde leaves out is the JSON report's own business or said elsewhere in it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Tick guests, at least 1 (`--vms`).
-    pub vms: u32,
-    /// Ticks a second of each, 1 to 1,000,000 (`--hz`).
-    pub hz: u32,
+    /// Tick guests, at least 1 (`--vms`), and their rates (`--hz`).
+    #[serde(flatten)]
+    pub rates: Rates,
+    /// How they use their timer (`--tick`).
+    pub tick: TickMode,
     /// Busy guests (`--busy`).
     pub busy: u32,
     /// Length of a measured interval in seconds, 0.1 to 86,400 (`--secs`).
@@ -52,8 +58,8 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Plan {
-            vms: 64,
-            hz: 100,
+            rates: Rates::same(100, 64),
+            tick: TickMode::Auto,
             busy: 1,
             secs: 4.0,
             modes: vec![Mode::Kernel, Mode::Thread, Mode::Migrate],
@@ -76,6 +82,12 @@ pub enum PlanError {
     /// No such frequency.
     #[error("ticks a second must be 1 to 1000000")]
     Frequency,
+    /// Siesta and KVM stretch shorter periods.
+    #[error(
+        "--tick periodic goes up to {MOST_PERIODIC_HZ} Hz: shorter periods of a periodic timer are \
+         stretched to 200 us"
+    )]
+    Periodic,
     /// The interval is too short to measure anything, or absurdly long.
     #[error("the measured interval must be 0.1 to 86400 seconds")]
     Interval,
@@ -109,9 +121,12 @@ impl Plan {
     /// The first figure that is out of range.
     pub fn check(&self) -> Result<(), PlanError> {
         let twice = self.modes.iter().enumerate().find(|&(i, mode)| self.modes[..i].contains(mode));
+        let periodic = self.tick == TickMode::Periodic;
+        let groups = self.rates.groups().iter();
         let checks = [
-            (self.vms >= 1, PlanError::NoGuests),
-            ((1..=1_000_000).contains(&self.hz), PlanError::Frequency),
+            (groups.clone().all(|of| of.vms >= 1) && self.rates.vms() >= 1, PlanError::NoGuests),
+            (groups.clone().all(|of| (1..=1_000_000).contains(&of.hz)), PlanError::Frequency),
+            (!periodic || groups.clone().all(|of| of.hz <= MOST_PERIODIC_HZ), PlanError::Periodic),
             ((0.1..=86_400.0).contains(&self.secs), PlanError::Interval),
             (!self.modes.is_empty(), PlanError::NoModes),
             (self.repeat >= 1, PlanError::NoRepeat),
@@ -140,17 +155,31 @@ impl Plan {
     /// The guests of a run. All modes of one repeat have the same phases.
     #[must_use]
     pub fn spec(&self, turn: Turn) -> RunSpec {
-        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(u64::from(turn.repeat)));
-        let period_ns = 1_000_000_000 / u64::from(self.hz.max(1));
         RunSpec {
             mode: turn.mode,
-            tick_vms: self.vms,
-            phases_ns: (0..self.vms).map(|_| rng.random_range(0..period_ns.max(1))).collect(),
-            hz: self.hz,
+            rates: self.rates.clone(),
+            ticking: self.ticking(self.seed.wrapping_add(u64::from(turn.repeat))),
+            tick: self.tick,
             busy: self.busy,
             slack_ns: self.slack_ns,
             borrow_share_percent: self.borrow_share_percent,
         }
+    }
+
+    /// Draws phases; of several rates also who comes when, as neighbours look after each other in
+    /// the hierarchy.
+    fn ticking(&self, seed: u64) -> Vec<TickGuest> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut ticking = Vec::new();
+        for (group, of) in self.rates.groups().iter().enumerate() {
+            let period_ns = (1_000_000_000 / u64::from(of.hz.max(1))).max(1);
+            let phase = |_| TickGuest { group, phase_ns: rng.random_range(0..period_ns) };
+            ticking.extend((0..of.vms).map(phase));
+        }
+        if self.rates.groups().len() > 1 {
+            ticking.shuffle(&mut rng);
+        }
+        ticking
     }
 
     /// One busy guest alone. The mode does not matter to it, as it never halts.
@@ -158,9 +187,9 @@ impl Plan {
     pub fn calibration(&self) -> RunSpec {
         RunSpec {
             mode: Mode::Kernel,
-            tick_vms: 0,
-            phases_ns: Vec::new(),
-            hz: self.hz,
+            rates: Rates::default(),
+            ticking: Vec::new(),
+            tick: self.tick,
             busy: 1,
             slack_ns: self.slack_ns,
             borrow_share_percent: self.borrow_share_percent,
@@ -179,6 +208,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::rates::Group;
 
     #[test]
     fn modes_take_turns() {
@@ -198,17 +228,32 @@ mod tests {
 
     #[test]
     fn phases_are_below_a_period_and_the_same_in_every_mode() {
-        let plan = Plan { vms: 200, ..Plan::default() };
+        let plan = Plan { rates: Rates::same(100, 200), ..Plan::default() };
         let spec = plan.spec(Turn { mode: Mode::Kernel, repeat: 1 });
-        assert_eq!(spec.phases_ns.len(), 200);
-        assert!(spec.phases_ns.iter().all(|&phase| phase < 10_000_000));
-        assert!(spec.phases_ns.iter().any(|&phase| phase > 9_000_000), "spread over the period");
+        assert_eq!(spec.ticking.len(), 200);
+        assert!(spec.ticking.iter().all(|guest| guest.phase_ns < 10_000_000));
+        let late = spec.ticking.iter().any(|guest| guest.phase_ns > 9_000_000);
+        assert!(late, "spread over the period");
         let other = plan.spec(Turn { mode: Mode::Migrate, repeat: 1 });
-        assert_eq!(spec.phases_ns, other.phases_ns);
+        assert_eq!(spec.ticking, other.ticking);
         let second = plan.spec(Turn { mode: Mode::Kernel, repeat: 2 });
-        assert_ne!(spec.phases_ns, second.phases_ns);
+        assert_ne!(spec.ticking, second.ticking);
         let seed = Plan { seed: 7, ..plan }.spec(Turn { mode: Mode::Kernel, repeat: 1 });
-        assert_ne!(spec.phases_ns, seed.phases_ns);
+        assert_ne!(spec.ticking, seed.ticking);
+    }
+
+    #[test]
+    fn guests_of_a_mix_are_neighbours_and_have_phases_of_their_own_period() {
+        let (slow, fast) = (Group { hz: 10, vms: 40 }, Group { hz: 1_000, vms: 160 });
+        let plan = Plan { rates: Rates::mix(vec![slow, fast]), ..Plan::default() };
+        let ticking = plan.spec(Turn { mode: Mode::Kernel, repeat: 1 }).ticking;
+        let of = |group| ticking.iter().filter(move |guest| guest.group == group);
+        assert_eq!((of(0).count(), of(1).count()), (40, 160));
+        assert!(of(0).all(|guest| guest.phase_ns < 100_000_000));
+        assert!(of(0).any(|guest| guest.phase_ns > 50_000_000));
+        assert!(of(1).all(|guest| guest.phase_ns < 1_000_000));
+        let first: Vec<_> = ticking[..100].iter().map(|guest| guest.group).collect();
+        assert!(first.contains(&0) && first.contains(&1), "not one group behind the other");
     }
 
     #[test]
@@ -218,8 +263,17 @@ mod tests {
             change(&mut plan);
             plan.check()
         };
-        assert_eq!(check(|plan| plan.vms = 0), Err(PlanError::NoGuests));
-        assert_eq!(check(|plan| plan.hz = 0), Err(PlanError::Frequency));
+        let rates = |groups: &[(u32, u32)]| {
+            let groups = groups.iter().map(|&(hz, vms)| Group { hz, vms }).collect();
+            Plan { rates: Rates::mix(groups), ..Plan::default() }
+        };
+        assert_eq!(rates(&[(100, 0)]).check(), Err(PlanError::NoGuests));
+        assert_eq!(rates(&[]).check(), Err(PlanError::NoGuests));
+        assert_eq!(rates(&[(0, 1)]).check(), Err(PlanError::Frequency));
+        assert_eq!(rates(&[(100, 1), (1_000_001, 1)]).check(), Err(PlanError::Frequency));
+        let fast = Plan { tick: TickMode::Periodic, ..rates(&[(5_000, 1), (5_001, 1)]) };
+        assert_eq!(fast.check(), Err(PlanError::Periodic));
+        assert_eq!(Plan { tick: TickMode::Oneshot, ..fast }.check(), Ok(()));
         assert_eq!(check(|plan| plan.secs = f64::NAN), Err(PlanError::Interval));
         assert_eq!(check(|plan| plan.secs = 0.0), Err(PlanError::Interval));
         assert_eq!(check(|plan| plan.modes.clear()), Err(PlanError::NoModes));

@@ -81,7 +81,7 @@ impl Report {
             .map(|(Turn { mode, repeat }, figures)| Run {
                 mode,
                 repeat,
-                vms: plan.vms,
+                vms: plan.rates.vms(),
                 busy: plan.busy,
                 figures,
             })
@@ -215,6 +215,7 @@ mod tests {
             delivered: Figure::of(1_000.0),
             expected: Figure::of(1_000.0),
             early: Figure::of(0.0),
+            ..Ticks::default()
         };
         let mut figures = Figures { ticks, foreign_cpu_share: Figure::of(0.05), ..<_>::default() };
         change(&mut figures);

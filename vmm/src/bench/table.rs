@@ -4,8 +4,9 @@
 
 use std::io::{self, Write};
 
-use super::figures::{Figure, Figures, LevelFigures};
-use super::launch::Mode;
+use super::figures::{Figure, Figures, GroupFigures, LevelFigures};
+use super::launch::{Mode, TickMode};
+use super::plan::Plan;
 use super::report::Report;
 
 /// A label of at most 20 characters, and the figure.
@@ -43,6 +44,15 @@ type LevelRow = (&'static str, fn(&LevelFigures) -> Figure);
 const LEVEL_ROWS: [LevelRow; 3] =
     [("walks", |of| of.walks), ("passes", |of| of.passes), ("expiries", |of| of.expiries)];
 
+/// The end of a label of at most 20 characters, and the figure of one rate.
+type GroupRow = (&'static str, fn(&GroupFigures) -> Figure);
+
+const GROUP_ROWS: [GroupRow; 3] = [
+    ("delivered", |of| of.ticks.delivered),
+    ("expected", |of| of.ticks.expected),
+    ("p99, us", |of| of.lateness_us.p99),
+];
+
 const LEGEND: &str = "\
 Median of the runs (least..greatest). Counts are of one interval, all guests together.
 CPU time/tick leaves out the busy guests' work, at the speed of a busy guest alone.
@@ -62,11 +72,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", report.host.lines())?;
     writeln!(
         out,
-        "{} idle guests at {} Hz, {} busy; {} s, {} times; seed {}; --timer-slack {} us, \
-         --borrow-share {} %",
-        plan.vms,
-        plan.hz,
-        plan.busy,
+        "{}; {} s, {} times; seed {}; --timer-slack {} us, --borrow-share {} %",
+        guests(plan),
         plan.secs,
         plan.repeat,
         plan.seed,
@@ -88,6 +95,16 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
     }
     write!(out, "{LEGEND}")
+}
+
+/// Which guests a plan has.
+pub(super) fn guests(plan: &Plan) -> String {
+    let tick = match plan.tick {
+        TickMode::Auto => String::new(),
+        tick => format!(", {}", tick.name()),
+    };
+    let rates = plan.rates.text();
+    format!("{} idle guests at {rates} Hz{tick}, {} busy", plan.rates.vms(), plan.busy)
 }
 
 /// All cells: a label, a median and a spread for each mode, and the ratios.
@@ -116,6 +133,16 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
     let busy = report.plan.busy > 0;
     for (label, of) in ROWS.into_iter().filter(|(label, _)| busy || !label.starts_with("busy")) {
         row(label.to_owned(), &of);
+    }
+    if report.plan.tick == TickMode::Periodic {
+        row("ticks lost".to_owned(), &|of| of.ticks.lost);
+    }
+    let rates = report.plan.rates.groups();
+    for (group, rate) in rates.iter().enumerate().filter(|_| rates.len() > 1) {
+        for (label, of) in GROUP_ROWS {
+            let of = |figures: &Figures| figures.groups.get(group).map_or(Figure::UNKNOWN, of);
+            row(format!("{} Hz {label}", rate.hz), &of);
+        }
     }
     let depth = report.medians.values().map(|of| of.levels.len()).max().unwrap_or(0);
     for level in 0..depth {

@@ -15,7 +15,7 @@ const SEC: u64 = 1_000_000_000;
 
 fn plan() -> Plan {
     let command = "siesta bench density".to_owned();
-    Plan { vms: 10, secs: 2.0, repeat: 2, command, ..Plan::default() }
+    Plan { rates: Rates::same(100, 10), secs: 2.0, repeat: 2, command, ..Plan::default() }
 }
 
 fn run(script: Script, plan: &Plan) -> (Result<Report, BenchError>, String, World) {
@@ -38,8 +38,9 @@ fn runs_are_interleaved_after_a_busy_guest_alone() {
     let modes: Vec<Mode> = launched.iter().map(|spec| spec.mode).collect();
     let turn = [Mode::Kernel, Mode::Thread, Mode::Migrate];
     assert_eq!(modes, [&[Mode::Kernel], &turn[..], &turn[..]].concat());
-    assert_eq!((launched[0].tick_vms, launched[0].busy), (0, 1));
-    assert!(launched[1..].iter().all(|spec| spec.tick_vms == 10 && spec.phases_ns.len() == 10));
+    assert_eq!((launched[0].rates.vms(), launched[0].busy), (0, 1));
+    let complete = |spec: &RunSpec| spec.rates.vms() == 10 && spec.ticking.len() == 10;
+    assert!(launched[1..].iter().all(complete));
     let order: Vec<_> = report.runs.iter().map(|run| (run.mode, run.repeat)).collect();
     assert_eq!(order[..4], [(turn[0], 1), (turn[1], 1), (turn[2], 1), (turn[0], 2)]);
     assert!(!world.is_running());
@@ -152,7 +153,7 @@ fn what_cannot_be_done_is_said_before_anything_runs() {
     assert_eq!(error.to_string(), "cannot write /nonexistent/density.json");
     assert!(error.is_usage());
     assert!(world.launched().is_empty());
-    let (result, _, world) = run(Script::default(), &Plan { vms: 0, ..plan() });
+    let (result, _, world) = run(Script::default(), &Plan { rates: Rates::same(100, 0), ..plan() });
     assert!(result.expect_err("no guests").is_usage());
     assert!(world.launched().is_empty());
 }
@@ -241,11 +242,13 @@ fn json_has_the_promised_names() {
 /// Interface: a name may be added, none may go.
 const FIGURES: &str = "/boot_ms /busy_progress_per_cpu_sec /busy_progress_per_sec \
     /cpu_us_per_tick /expiries/by_helper /expiries/handed_off /expiries/inline /fds_per_vm \
-    /foreign_cpu_share /host_idle_entries_per_sec /host_timer_interrupts_per_sec \
+    /foreign_cpu_share /groups/hz /groups/lateness_us/max /groups/lateness_us/p50 \
+    /groups/lateness_us/p99 /groups/ticks/behind /groups/ticks/delivered /groups/ticks/early \
+    /groups/ticks/expected /groups/ticks/lost /host_idle_entries_per_sec /host_timer_interrupts_per_sec \
     /involuntary_switches_per_sec /kicks /lateness_us/max /lateness_us/p50 /lateness_us/p99 \
     /levels/expiries /levels/passes /levels/walks /process_cpus /pss_kib_per_vm /secs \
-    /stolen_cpu_share /thread_wakeups_per_sec /threads_per_vm /ticks/delivered /ticks/early \
-    /ticks/expected";
+    /stolen_cpu_share /thread_wakeups_per_sec /threads_per_vm /ticks/behind \
+    /ticks/delivered /ticks/early /ticks/expected /ticks/lost";
 
 #[test]
 fn the_table() {
@@ -277,7 +280,7 @@ impl Launch for Sleepers {
                 }
             })
         };
-        let threads = (0..spec.tick_vms).map(sleeper).collect();
+        let threads = (0..spec.rates.vms()).map(sleeper).collect();
         Ok(Box::new(Asleep { stop, ticks, threads }))
     }
 
@@ -288,7 +291,9 @@ impl Launch for Sleepers {
 
 impl Fleet for Asleep {
     fn sample(&mut self) -> Sample {
-        Sample { delivered: self.ticks.load(Ordering::Relaxed), ..Sample::default() }
+        let guest = GuestSample { ticks: self.ticks.load(Ordering::Relaxed), ..<_>::default() };
+        let group = GroupSample { guests: vec![guest], ..GroupSample::default() };
+        Sample { groups: vec![group], ..Sample::default() }
     }
 
     fn boot_ns(&self) -> Vec<u64> {
@@ -308,7 +313,8 @@ impl Fleet for Asleep {
 #[test]
 fn wakeups_of_real_threads_are_counted() {
     let modes = vec![Mode::Thread];
-    let plan = Plan { vms: 8, busy: 0, secs: 0.5, repeat: 1, modes, ..Plan::default() };
+    let rates = Rates::same(100, 8);
+    let plan = Plan { rates, busy: 0, secs: 0.5, repeat: 1, modes, ..Plan::default() };
     let mut progress = World::default();
     let mut out = Vec::new();
     let result = density(&mut Sleepers, &mut ThisHost::open(), &plan, &mut out, &mut progress);

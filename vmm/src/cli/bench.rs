@@ -9,29 +9,37 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::options::{self, TimerOptions};
-use super::{Failure, GUEST_FAILED, INTERRUPTED, OK, values};
-use crate::bench::{self, BenchError, Line, Plan, ThisHost};
+use super::{Failure, GUEST_FAILED, INTERRUPTED, OK, rates, values};
+use crate::assemble::ApicTimer;
+use crate::bench::{self, BenchError, Line, Plan, ThisHost, TickMode};
 use crate::clock;
 use crate::domain::TimerMode;
+use crate::probe::Facts;
 use crate::signals::Signals;
 use crate::tiny_guests::TinyGuests;
 
 /// Longest interval that can be asked for, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
+/// Idle guests, if nothing says how many.
+const VMS: u32 = 64;
+
 /// Arguments of `siesta bench density`.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct DensityArguments {
-    /// Idle guests that tick
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    vms: u32,
+    /// Idle guests that tick [default: 64, or what --hz says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(rates::MOST_VMS)))]
+    vms: Option<u32>,
     /// Guests that compute without pause
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=1024))]
     busy: u32,
-    /// Ticks a second of each idle guest
-    #[arg(long, default_value_t = 100, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    hz: u32,
+    /// Ticks a second of each idle guest, or of so many guests each: 400:64,100:64
+    #[arg(long, default_value = "100", value_name = "HZ|HZ:N,..", value_parser = rates::parse)]
+    hz: rates::Written,
+    /// How idle guests use their APIC timer
+    #[arg(long, value_enum, default_value = "auto", value_name = "auto|deadline|oneshot|periodic")]
+    tick: TickMode,
     /// Length of each measured interval
     #[arg(long, default_value = "4", value_parser = interval, value_name = "SECS")]
     secs: f64,
@@ -63,8 +71,9 @@ fn interval(text: &str) -> Result<f64, String> {
 
 pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8, Failure> {
     let signals = RefCell::new(Signals::take().map_err(Failure::input)?);
-    let plan = arguments.plan();
+    let plan = arguments.plan()?;
     let (host, facts) = options::open_host(device)?;
+    arguments.check(&facts)?;
     let timer = arguments.timer.clone();
     let mut guests = TinyGuests {
         host,
@@ -86,10 +95,17 @@ pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8,
 }
 
 impl DensityArguments {
-    fn plan(&self) -> Plan {
-        Plan {
-            vms: self.vms,
-            hz: self.hz,
+    /// What is to be measured.
+    fn plan(&self) -> Result<Plan, Failure> {
+        if self.tick == TickMode::Deadline && self.timer.apic_timer == ApicTimer::Oneshot {
+            return Err(Failure::input(
+                "--tick deadline contradicts --apic-timer oneshot, which takes that mode from the \
+                 guests; leave one of them out",
+            ));
+        }
+        Ok(Plan {
+            rates: self.hz.rates(self.vms, VMS).map_err(Failure::input)?,
+            tick: self.tick,
             busy: self.busy,
             secs: self.secs,
             modes: self.modes.clone(),
@@ -99,6 +115,19 @@ impl DensityArguments {
             borrow_share_percent: self.timer.borrow_share,
             command: std::env::args().collect::<Vec<_>>().join(" "),
             json: self.json.clone(),
+        })
+    }
+
+    /// Whether this host can offer what the guests are to use.
+    fn check(&self, facts: &Facts) -> Result<(), Failure> {
+        let user_apic = self.modes.iter().find(|&&mode| mode != TimerMode::Kernel);
+        match user_apic.filter(|_| self.tick == TickMode::Deadline && !facts.tsc_deadline_exits) {
+            None => Ok(()),
+            Some(mode) => Err(Failure::input(format!(
+                "--tick deadline: this host's KVM does not hand TSC-deadline writes to user space, \
+                 as mode {} needs; use --tick oneshot, or --modes kernel",
+                mode.name()
+            ))),
         }
     }
 }

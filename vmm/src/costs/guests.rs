@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::measure::{allowed_cpus, confine_thread, median};
 use crate::assemble::{ApicTimer, VmConfig};
-use crate::bench::{Launch, LaunchError, RunSpec, Usage};
+use crate::bench::{Launch, LaunchError, Rates, RunSpec, TickGuest, TickMode, Usage};
 use crate::clock;
 use crate::console::Sink;
 use crate::domain::{Policy, TimerMode};
@@ -146,15 +146,17 @@ impl Guests {
     fn cpu_time_ns(&mut self, mode: TimerMode) -> Result<u64, LaunchError> {
         let spec = RunSpec {
             mode,
-            tick_vms: TICKING,
-            phases_ns: (0..TICKING).map(phase_ns).collect(),
-            hz: HZ,
+            rates: Rates::same(HZ, TICKING),
+            ticking: (0..TICKING)
+                .map(|number| TickGuest { group: 0, phase_ns: phase_ns(number) })
+                .collect(),
+            tick: TickMode::Auto,
             busy: 0,
             slack_ns: 0,
             borrow_share_percent: 100,
         };
         let mut fleet = self.tiny.launch(&spec)?;
-        let mut read = |usage: Usage| (fleet.sample().delivered, usage);
+        let mut read = |usage: Usage| (fleet.sample().delivered(), usage);
         thread::sleep(SETTLE);
         let (ticks_before, before) = read(Usage::of_process());
         thread::sleep(INTERVAL);
