@@ -107,7 +107,7 @@ fn numbers_of_vcpus_and_vms_that_cannot_be() {
         ("--count", "0"),
         ("--timeout", "0"),
         ("--timeout", "x"),
-        ("--borrow-share", "0"),
+        ("--borrow-share", "-1"),
         ("--borrow-share", "101"),
         ("--timer-slack", "1"),
         ("--borrow-limit", "x"),

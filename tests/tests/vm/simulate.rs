@@ -40,7 +40,7 @@ fn numbers_that_cannot_be_simulated() {
         ("--secs", "4000"),
         ("--slack", "1"),
         ("--residency", "x"),
-        ("--borrow-share", "0"),
+        ("--borrow-share", "-1"),
         ("--borrow-limit", "x"),
         ("--seed", "-1"),
     ] {

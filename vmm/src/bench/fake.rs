@@ -29,6 +29,12 @@ pub struct Script {
     pub interrupt_ns: Option<u64>,
     /// Busy guests do nothing.
     pub lazy: bool,
+    /// Ticks are ten times as late with more guests than this in a mode.
+    pub carries: Option<fn(Mode) -> u32>,
+    /// With more guests than this one of them never ticks.
+    pub stuck_above: Option<u32>,
+    /// More guests than this cannot be started.
+    pub refuse_above: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -95,11 +101,14 @@ impl State {
         let each = |hz: u32| u64::from(hz) * ns / SEC;
         let rates = spec.rates.groups();
         let ticks = rates.iter().map(|of| u64::from(of.vms) * each(of.hz)).sum::<u64>();
-        let (cost_us, late_us) = match spec.mode {
+        let (cost_us, mut late_us) = match spec.mode {
             Mode::Kernel => (65, 80),
             Mode::Thread => (90, 160),
             Mode::Migrate => (84, 5),
         };
+        if self.script.carries.is_some_and(|most| spec.rates.vms() > most(spec.mode)) {
+            late_us *= 10;
+        }
         let wakeups = if spec.mode == Mode::Migrate { 0 } else { ticks };
         let counters = &mut self.counters;
         counters.process.voluntary += wakeups;
@@ -116,6 +125,10 @@ impl State {
                 guest.read_ns = (self.now_ns, self.now_ns);
             }
             group.lateness.add(late_us * 1_000, u64::from(of.vms) * each(of.hz));
+        }
+        let vms = spec.rates.vms();
+        if self.script.stuck_above.is_some_and(|most| vms > most) {
+            sample.groups[0].guests[0].ticks = 0;
         }
         sample.busy_threads = (0..spec.busy as i32).collect();
         let busy_ns = ns * u64::from(spec.busy);
@@ -168,7 +181,8 @@ impl Launch for World {
         if spec.rates.vms() > 0 || state.launched.is_empty() {
             state.launched.push(spec.clone());
         }
-        if state.script.refuse == Some(state.number()) {
+        let many = state.script.refuse_above.is_some_and(|most| spec.rates.vms() > most);
+        if many || state.script.refuse == Some(state.number()) {
             return Err("no memory left".into());
         }
         state.running = Some(spec.clone());

@@ -40,36 +40,17 @@ pub(super) struct Bench<'a> {
     pub(super) progress: &'a mut dyn Progress,
 }
 
-/// What is run: a run of the plan, or a busy guest alone before it.
-#[derive(Clone, Copy)]
-enum What {
-    Calibration,
-    Turn { turn: Turn, number: u64, of: u64 },
+/// What is run, for whoever watches, and how long it is left alone before it is measured.
+pub(super) struct What {
+    pub(super) name: String,
+    /// How many such runs there are and which this is; empty if that is not known.
+    pub(super) place: String,
+    pub(super) warm_up_ns: u64,
 }
 
 impl What {
-    fn name(self) -> String {
-        match self {
-            What::Calibration => "a busy guest alone".to_owned(),
-            What::Turn { turn, .. } => format!("run {} of {}", turn.repeat, turn.mode.name()),
-        }
-    }
-
-    fn warm_up_ns(self) -> u64 {
-        match self {
-            What::Calibration => CALIBRATION_WARM_UP_NS,
-            What::Turn { .. } => WARM_UP_NS,
-        }
-    }
-
-    fn line(self, left_ns: u64) -> String {
-        let left = left_ns.div_ceil(1_000_000_000);
-        match self {
-            What::Calibration => format!("{}: {left} s left", self.name()),
-            What::Turn { number, of, .. } => {
-                format!("{number}/{of}: {}: {left} s left", self.name())
-            }
-        }
+    fn line(&self, left_ns: u64) -> String {
+        format!("{}{}: {} s left", self.place, self.name, left_ns.div_ceil(1_000_000_000))
     }
 }
 
@@ -81,43 +62,50 @@ impl Bench<'_> {
             return Ok(Figure::UNKNOWN);
         }
         let spec = plan.calibration();
-        let measured = self.run(&spec, CALIBRATION_NS, What::Calibration)?;
+        let what = What {
+            name: "a busy guest alone".to_owned(),
+            place: String::new(),
+            warm_up_ns: CALIBRATION_WARM_UP_NS,
+        };
+        let measured = self.run(&spec, CALIBRATION_NS, &what)?;
         let rate = measured.rounds_per_process_cpu_sec();
         if rate.get().is_some_and(|rate| rate > 0.0) { Ok(rate) } else { Err(BenchError::NoWork) }
     }
 
-    /// The `number`th run of the plan, counted from 1.
+    /// One run of a plan; `place` as in [`What`].
     pub(super) fn turn(
         &mut self,
         plan: &Plan,
         turn: Turn,
-        number: u64,
+        place: String,
     ) -> Result<Measured, BenchError> {
-        let of = plan.turns().count() as u64;
-        self.run(&plan.spec(turn), plan.interval_ns(), What::Turn { turn, number, of })
+        let name = format!("run {} of {}", turn.repeat, turn.mode.name());
+        let what = What { name, place, warm_up_ns: WARM_UP_NS };
+        self.run(&plan.spec(turn), plan.interval_ns(), &what)
     }
 
-    fn run(
+    /// Starts guests, measures an interval of their lives, and stops them.
+    pub(super) fn run(
         &mut self,
         spec: &RunSpec,
         interval_ns: u64,
-        what: What,
+        what: &What,
     ) -> Result<Measured, BenchError> {
-        self.progress.show(&format!("{}: starting", what.name()));
+        self.progress.show(&format!("{}: starting", what.name));
         let bare = self.instruments.footprint();
         let launched = self.launch.launch(spec);
         let mut fleet =
-            launched.map_err(|source| BenchError::Launch { run: what.name(), source })?;
-        self.wait(fleet.as_ref(), what.warm_up_ns(), interval_ns, what)?;
+            launched.map_err(|source| BenchError::Launch { run: what.name.clone(), source })?;
+        self.wait(fleet.as_ref(), what.warm_up_ns, interval_ns, what)?;
         let before = self.read(fleet.as_mut());
         self.wait(fleet.as_ref(), interval_ns, 0, what)?;
         let after = self.read(fleet.as_mut());
         if let Some(why) = fleet.failure() {
-            return Err(BenchError::Guest { run: what.name(), why });
+            return Err(BenchError::Guest { run: what.name.clone(), why });
         }
         let full = self.instruments.footprint();
         let boot_ns = fleet.boot_ns();
-        fleet.stop().map_err(|source| BenchError::Stop { run: what.name(), source })?;
+        fleet.stop().map_err(|source| BenchError::Stop { run: what.name.clone(), source })?;
         Ok(Measured {
             before,
             after,
@@ -152,7 +140,7 @@ impl Bench<'_> {
         fleet: &dyn Fleet,
         ns: u64,
         more_ns: u64,
-        what: What,
+        what: &What,
     ) -> Result<(), BenchError> {
         let end_ns = self.instruments.now_ns().saturating_add(ns);
         loop {
@@ -160,7 +148,7 @@ impl Bench<'_> {
                 return Err(BenchError::Interrupted);
             }
             if let Some(why) = fleet.failure() {
-                return Err(BenchError::Guest { run: what.name(), why });
+                return Err(BenchError::Guest { run: what.name.clone(), why });
             }
             let left_ns = end_ns.saturating_sub(self.instruments.now_ns());
             if left_ns == 0 {

@@ -6,10 +6,12 @@
 
 mod counters;
 mod figures;
+mod find_max;
 mod host;
 mod idle_events;
 mod lateness;
 mod launch;
+mod maxima;
 mod measure;
 mod measured;
 mod others;
@@ -17,7 +19,9 @@ mod plan;
 mod progress;
 mod rates;
 mod report;
+mod search;
 mod stats;
+mod sweep;
 mod table;
 mod usage;
 
@@ -30,10 +34,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
 use thiserror::Error;
 
 pub use counters::{Counters, CpuTime, Footprint};
 pub use figures::{Expiries, Figure, Figures, GroupFigures, LatenessFigures, LevelFigures, Ticks};
+pub use find_max::find_max;
 pub use host::HostFacts;
 pub use idle_events::IdleEvents;
 pub use lateness::Lateness;
@@ -41,11 +47,13 @@ pub use launch::{
     Fleet, GroupSample, GuestSample, Launch, LaunchError, LevelSample, Mode, RunSpec, Sample,
     TickGuest, TickMode,
 };
+pub use maxima::{MAX_SCHEMA, MaxReport, Maximum, Trial};
 pub use measure::Instruments;
 pub use plan::{Plan, PlanError, Turn};
 pub use progress::{Line, Progress};
 pub use rates::{Group, Rates};
 pub use report::{JsonFile, Report, Run, SCHEMA, Spread};
+pub use sweep::{SWEEP_SCHEMA, SweepReport, sweep};
 pub(crate) use table::short;
 pub use usage::Usage;
 
@@ -161,9 +169,7 @@ pub fn density(
     progress: &mut dyn Progress,
 ) -> Result<Report, BenchError> {
     plan.check()?;
-    let unwritable =
-        |source| BenchError::Json { path: plan.json.clone().unwrap_or_default(), source };
-    let json = plan.json.as_deref().map(report::JsonFile::open).transpose().map_err(unwritable)?;
+    let json = JsonOut::open(plan)?;
     let facts = launch.host_facts();
     let mut bench = measure::Bench { launch, instruments, progress: &mut *progress };
     let measured = all_runs(&mut bench, plan);
@@ -171,10 +177,59 @@ pub fn density(
     let (alone, runs) = measured?;
     let report = Report::new(plan, facts, alone, runs);
     table::write(&report, out).and_then(|()| out.flush()).map_err(BenchError::Output)?;
-    if let Some(json) = json {
-        json.finish(&report).map_err(unwritable)?;
-    }
+    json.finish(&report)?;
     Ok(report)
+}
+
+/// Where a plan's JSON report goes, if anywhere.
+struct JsonOut {
+    path: PathBuf,
+    file: Option<JsonFile>,
+}
+
+impl JsonOut {
+    fn open(plan: &Plan) -> Result<JsonOut, BenchError> {
+        let path = plan.json.clone().unwrap_or_default();
+        match plan.json.as_deref().map(JsonFile::open).transpose() {
+            Ok(file) => Ok(JsonOut { path, file }),
+            Err(source) => Err(BenchError::Json { path, source }),
+        }
+    }
+
+    fn finish(self, report: &impl Serialize) -> Result<(), BenchError> {
+        let JsonOut { path, file } = self;
+        let finished = file.map_or(Ok(()), |file| file.finish(report));
+        finished.map_err(|source| BenchError::Json { path, source })
+    }
+}
+
+/// An error and what it came from, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line
+}
+
+/// One run, and the speed of a busy guest alone before it: anew each time, as the speed of a shared
+/// host's CPUs changes from minute to minute.
+fn one_run(
+    bench: &mut measure::Bench<'_>,
+    plan: &Plan,
+    turn: Turn,
+    place: String,
+) -> Result<(Figure, Figures), BenchError> {
+    let alone = bench.calibrate(plan)?;
+    let mut measured = bench.turn(plan, turn, place)?;
+    measured.alone_per_cpu_sec = alone;
+    Ok((alone, measured.figures()))
 }
 
 /// The median speed of a busy guest alone, and the figures of all runs.
@@ -182,13 +237,11 @@ type Runs = (Figure, Vec<(Turn, Figures)>);
 
 fn all_runs(bench: &mut measure::Bench<'_>, plan: &Plan) -> Result<Runs, BenchError> {
     let (mut speeds, mut runs) = (Vec::new(), Vec::new());
+    let of = plan.turns().count();
     for (number, turn) in (1..).zip(plan.turns()) {
-        // Anew each time: the speed of a shared host's CPUs changes from minute to minute.
-        let alone = bench.calibrate(plan)?;
-        let mut measured = bench.turn(plan, turn, number)?;
-        measured.alone_per_cpu_sec = alone;
+        let (alone, figures) = one_run(bench, plan, turn, format!("{number}/{of}: "))?;
         speeds.extend(alone.get());
-        runs.push((turn, measured.figures()));
+        runs.push((turn, figures));
     }
     Ok((Figure::maybe(stats::median(&speeds)), runs))
 }

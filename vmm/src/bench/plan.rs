@@ -103,6 +103,21 @@ pub enum PlanError {
     /// More than everything.
     #[error("the borrow share must be 0 to 100 percent")]
     BorrowShare,
+    /// Nothing would be swept.
+    #[error("no share to sweep")]
+    NoShares,
+    /// The share is that of a guest that wants to run.
+    #[error("--sweep-borrow-share needs --busy: the share is that of a busy guest's thread")]
+    NobodysShare,
+    /// No mode has one.
+    #[error("--sweep-borrow-share changes mode migrate alone; name it in --modes")]
+    ShareOfNoMode,
+    /// A share is named twice.
+    #[error("share {0} is named twice")]
+    ShareTwice(u8),
+    /// No lateness would be within it.
+    #[error("--find-max needs a --lateness-goal above 0")]
+    NoGoal,
 }
 
 /// One run of a plan.

@@ -103,15 +103,36 @@ impl Report {
             busy_alone_per_cpu_sec: alone,
             medians: medians.collect(),
             spread: spread.collect(),
-            marks: runs.iter().flat_map(marks).collect(),
+            marks: runs.iter().flat_map(|run| marks(&name(run), &run.figures)).collect(),
             runs,
         }
     }
 }
 
-/// What makes a run less trustworthy.
-fn marks(run: &Run) -> Vec<String> {
-    let Figures { ticks, cpu_us_per_tick, foreign_cpu_share, stolen_cpu_share, .. } = &run.figures;
+fn name(run: &Run) -> String {
+    format!("run {} of {}", run.repeat, run.mode.name())
+}
+
+/// What makes a run of that name less trustworthy.
+fn marks(name: &str, figures: &Figures) -> Vec<String> {
+    let mut said = disturbances(figures);
+    let Figures { ticks, cpu_us_per_tick, .. } = figures;
+    let delivered = ticks.delivered.get().zip(ticks.expected.get());
+    let share = delivered.map(|(delivered, expected)| delivered / expected);
+    if let Some(share) = share.filter(|&share| share < DELIVERED_LIMIT) {
+        said.push(format!("only {:.1} % of the expected ticks were delivered", share * 100.0));
+    }
+    if cpu_us_per_tick.get() == Some(0.0) {
+        said.push(
+            "the CPU time of a tick is lost in the noise of the busy guests' speed".to_owned(),
+        );
+    }
+    said.into_iter().map(|what| format!("{name}: {what}")).collect()
+}
+
+/// What must not happen, or is others' doing, whatever the load.
+pub(super) fn disturbances(figures: &Figures) -> Vec<String> {
+    let Figures { ticks, foreign_cpu_share, stolen_cpu_share, .. } = figures;
     let percent = |share: f64| share * 100.0;
     let mut said = Vec::new();
     if let Some(share) = foreign_cpu_share.get().filter(|&share| share > FOREIGN_LIMIT) {
@@ -120,21 +141,10 @@ fn marks(run: &Run) -> Vec<String> {
     if let Some(share) = stolen_cpu_share.get().filter(|&share| share > FOREIGN_LIMIT) {
         said.push(format!("{:.0} % of the host's CPU time was stolen from it", percent(share)));
     }
-    let delivered = ticks.delivered.get().zip(ticks.expected.get());
-    let share = delivered.map(|(delivered, expected)| delivered / expected);
-    if let Some(share) = share.filter(|&share| share < DELIVERED_LIMIT) {
-        said.push(format!("only {:.1} % of the expected ticks were delivered", percent(share)));
-    }
-    if cpu_us_per_tick.get() == Some(0.0) {
-        said.push(
-            "the CPU time of a tick is lost in the noise of the busy guests' speed".to_owned(),
-        );
-    }
     if let Some(early) = ticks.early.get().filter(|&early| early > 0.0) {
         said.push(format!("{early} ticks came before their deadline"));
     }
-    let name = run.mode.name();
-    said.into_iter().map(|what| format!("run {} of {name}: {what}", run.repeat)).collect()
+    said
 }
 
 /// The file of the JSON report, known to be writable before the first run.
@@ -224,26 +234,26 @@ mod tests {
 
     #[test]
     fn a_quiet_run_has_no_mark() {
-        assert_eq!(marks(&run(|_| {})), Vec::<String>::new());
+        assert_eq!(marks("a run", &run(|_| {}).figures), Vec::<String>::new());
     }
 
     #[test]
     fn a_run_is_marked_for_each_reason() {
-        let marks = marks(&run(|of| {
+        let run = run(|of| {
             of.foreign_cpu_share = Figure::of(0.0712);
             of.stolen_cpu_share = Figure::of(0.3);
             of.ticks.delivered = Figure::of(931.0);
             of.ticks.early = Figure::of(3.0);
             of.cpu_us_per_tick = Figure::of(0.0);
-        }));
+        });
         let expected = [
             "run 2 of thread: 7 % of the host's CPU time went to others",
             "run 2 of thread: 30 % of the host's CPU time was stolen from it",
+            "run 2 of thread: 3 ticks came before their deadline",
             "run 2 of thread: only 93.1 % of the expected ticks were delivered",
             "run 2 of thread: the CPU time of a tick is lost in the noise of the busy guests' speed",
-            "run 2 of thread: 3 ticks came before their deadline",
         ];
-        assert_eq!(marks, expected);
+        assert_eq!(marks(&name(&run), &run.figures), expected);
     }
 
     fn empty() -> Report {

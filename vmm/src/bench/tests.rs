@@ -1,5 +1,8 @@
 //! The whole benchmark in virtual time.
 
+mod find_max;
+mod sweep;
+
 use std::fs;
 use std::io::{self, Write};
 use std::sync::Arc;

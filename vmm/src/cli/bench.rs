@@ -11,6 +11,7 @@ use clap::Args;
 use super::options::{self, TimerOptions};
 use super::{Failure, GUEST_FAILED, INTERRUPTED, OK, rates, values};
 use crate::assemble::ApicTimer;
+pub(super) use crate::bench::chain;
 use crate::bench::{self, BenchError, Line, Plan, ThisHost, TickMode};
 use crate::clock;
 use crate::domain::TimerMode;
@@ -23,6 +24,8 @@ const LONGEST: f64 = 86_400.0;
 
 /// Idle guests, if nothing says how many.
 const VMS: u32 = 64;
+/// Limit of a search, if nothing says otherwise.
+const MOST_SEARCHED: u32 = 1024;
 
 /// Arguments of `siesta bench density`.
 #[derive(Args)]
@@ -40,9 +43,9 @@ pub(super) struct DensityArguments {
     /// How idle guests use their APIC timer
     #[arg(long, value_enum, default_value = "auto", value_name = "auto|deadline|oneshot|periodic")]
     tick: TickMode,
-    /// Length of each measured interval
-    #[arg(long, default_value = "4", value_parser = interval, value_name = "SECS")]
-    secs: f64,
+    /// Length of each measured interval [default: 4, with --find-max 2]
+    #[arg(long, value_parser = interval, value_name = "SECS")]
+    secs: Option<f64>,
     /// Timer modes to compare, in this order
     #[arg(
         long,
@@ -55,10 +58,19 @@ pub(super) struct DensityArguments {
     /// How often each mode is measured; the modes take turns
     #[arg(long, default_value_t = 3, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
+    /// Find how many idle guests each mode carries: the most, up to --vms [default: 1024], of which
+    /// no tick is lost and 99 % are at most --lateness-goal late, which is needed and also the
+    /// policy's own goal. A mix of --hz gives proportions
+    #[arg(long, conflicts_with_all = ["repeat", "sweep_borrow_share"])]
+    find_max: bool,
+    /// Run everything once for each of these shares, in percent: one line a share
+    #[arg(long, value_delimiter = ',', value_name = "PERCENT,..", value_parser = clap::value_parser!(u8).range(0..=100), conflicts_with = "borrow_share")]
+    sweep_borrow_share: Vec<u8>,
     /// Seed of the phases of the ticks [default: drawn, and printed]
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Also write the figures into this file (schema siesta.density/1, see docs/density.md)
+    /// Also write the figures into this file (schema siesta.density/1, with --find-max
+    /// siesta.density-max/1, with --sweep-borrow-share siesta.density-sweep/1, see docs/density.md)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -82,14 +94,24 @@ pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8,
         sharing: arguments.timer.share,
         apic_timer: arguments.timer.apic_timer,
     };
+    let shares = &arguments.sweep_borrow_share;
+    let goal_ns = arguments.timer.lateness_goal.map(|goal| goal.as_nanos() as u64);
     let mut progress = Line::on_stderr(|| signals.borrow_mut().came());
     let mut out = io::stdout().lock();
-    let measured =
-        bench::density(&mut guests, &mut ThisHost::open(), &plan, &mut out, &mut progress);
+    let (of_host, out) = (&mut ThisHost::open(), &mut out);
+    let measured = match goal_ns.filter(|_| arguments.find_max) {
+        Some(goal_ns) => {
+            bench::find_max(&mut guests, of_host, (&plan, goal_ns), out, &mut progress).map(drop)
+        }
+        None if !shares.is_empty() => {
+            bench::sweep(&mut guests, of_host, (&plan, shares), out, &mut progress).map(drop)
+        }
+        None => bench::density(&mut guests, of_host, &plan, out, &mut progress).map(drop),
+    };
     drop(progress);
     let _ = out.flush();
     match measured {
-        Ok(_) => Ok(OK),
+        Ok(()) => Ok(OK),
         Err(error) => Err(Failure { message: chain(&error), status: status(&error) }),
     }
 }
@@ -103,13 +125,22 @@ impl DensityArguments {
                  guests; leave one of them out",
             ));
         }
+        if self.find_max && self.timer.lateness_goal.is_none() {
+            return Err(Failure::input(
+                "--find-max needs --lateness-goal: how late ticks may be, as 500us or 2ms",
+            ));
+        }
+        let rates = match self.find_max {
+            true => self.hz.scaled(self.vms.unwrap_or(MOST_SEARCHED)),
+            false => self.hz.rates(self.vms, VMS).map_err(Failure::input)?,
+        };
         Ok(Plan {
-            rates: self.hz.rates(self.vms, VMS).map_err(Failure::input)?,
+            rates,
             tick: self.tick,
             busy: self.busy,
-            secs: self.secs,
+            secs: self.secs.unwrap_or(if self.find_max { 2.0 } else { 4.0 }),
             modes: self.modes.clone(),
-            repeat: self.repeat,
+            repeat: if self.find_max { 1 } else { self.repeat },
             seed: self.seed.unwrap_or_else(|| clock::now_ns() >> 10 & 0xffff_ffff),
             slack_ns: u64::try_from(self.timer.timer_slack.as_nanos()).unwrap_or(u64::MAX),
             borrow_share_percent: self.timer.borrow_share,
@@ -138,19 +169,4 @@ fn status(error: &BenchError) -> u8 {
         error if error.is_usage() => super::BAD_INPUT,
         _ => GUEST_FAILED,
     }
-}
-
-/// The error and what it came from, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = cause.source();
-    }
-    line
 }

@@ -73,8 +73,8 @@ pub(super) struct TimerOptions {
     /// How late a timer may expire, so that one wakeup serves several (not in mode kernel)
     #[arg(long, value_parser = values::duration, default_value = "0", value_name = "DURATION")]
     pub timer_slack: Duration,
-    /// Share of a running vCPU's time that may go to others, in percent; 100: no limit
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100), default_value_t = BORROW_SHARE, value_name = "PERCENT")]
+    /// Share of a running vCPU's time that may go to others, in percent; 0: none, 100: no limit
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = BORROW_SHARE, value_name = "PERCENT")]
     pub borrow_share: u8,
     /// Longest time for which a halted vCPU is run on another's thread [default: 100us, more where exits are slow]
     #[arg(long, value_parser = values::duration, value_name = "DURATION")]

@@ -39,7 +39,7 @@ pub struct Plan {
     pub secs: f64,
     /// How late a host timer may fire, in nanoseconds (`--slack`).
     pub slack_ns: u64,
-    /// Share of a busy vCPU's thread that may go to others, 1 to 100 percent (`--borrow-share`).
+    /// Share of a busy vCPU's thread that may go to others, 0 to 100 percent (`--borrow-share`).
     pub borrow_share_percent: u8,
     /// Longest borrowed run, in nanoseconds (`--borrow-limit`).
     pub borrow_limit_ns: u64,
@@ -129,7 +129,7 @@ pub enum PlanError {
     #[error("--secs must be 0.001 to {LONGEST_SECS}")]
     Interval,
     /// No such share.
-    #[error("--borrow-share must be 1 to 100 percent")]
+    #[error("--borrow-share must be 0 to 100 percent")]
     BorrowShare,
     /// Nothing would be simulated.
     #[error("no mode to simulate")]
@@ -156,7 +156,7 @@ impl Plan {
             ((1..=MOST_NODES).contains(&self.nodes), PlanError::Nodes),
             (self.nodes <= self.cpus, empty),
             ((0.001..=LONGEST_SECS).contains(&self.secs), PlanError::Interval),
-            ((1..=100).contains(&self.borrow_share_percent), PlanError::BorrowShare),
+            (self.borrow_share_percent <= 100, PlanError::BorrowShare),
             (!self.modes.is_empty(), PlanError::NoModes),
         ];
         if let Some((_, error)) = checks.into_iter().find(|(good, _)| !good) {
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(check(|plan| plan.nodes = 0), Err(PlanError::Nodes));
         assert_eq!(check(|plan| plan.secs = f64::INFINITY), Err(PlanError::Interval));
         assert_eq!(check(|plan| plan.secs = 0.0), Err(PlanError::Interval));
-        assert_eq!(check(|plan| plan.borrow_share_percent = 0), Err(PlanError::BorrowShare));
+        assert_eq!(check(|plan| plan.borrow_share_percent = 101), Err(PlanError::BorrowShare));
         assert_eq!(check(|plan| plan.modes.clear()), Err(PlanError::NoModes));
         let twice = check(|plan| plan.modes = vec![TimerMode::Thread, TimerMode::Thread]);
         assert_eq!(twice, Err(PlanError::Twice(TimerMode::Thread)));

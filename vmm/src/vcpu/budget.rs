@@ -102,7 +102,9 @@ pub struct Share {
 }
 
 impl Share {
-    /// A full bucket of a thread that may lend `percent` of its time (1-100; 100: no limit).
+    /// A full bucket of a thread that may lend `percent` of its time (0-100; 100: no limit).
+    ///
+    /// With 0 the bucket is always empty: the first charge already says so, and the thread leaves.
     #[must_use]
     pub fn new(percent: u8, now: u64) -> Self {
         let per_mille = u64::from(percent.min(100)) * 10;
@@ -280,6 +282,14 @@ mod tests {
             }
             assert_eq!(ok, lasts, "{spent} ns of every 100 us");
         }
+    }
+
+    #[test]
+    fn no_share_is_used_up_by_any_run() {
+        let mut share = Share::new(0, 0);
+        assert!((1..1000).all(|i| !share.charge(1, i * 1_000_000_000)));
+        share.rejoin(u64::MAX / 2);
+        assert!(!share.charge(0, u64::MAX / 2));
     }
 
     #[test]
