@@ -132,6 +132,38 @@ fn wrong_names_come_with_the_closest_valid_one() {
 }
 
 #[test]
+fn benchmarks_that_make_no_sense() {
+    let density = |arguments: &[&str], parts: &[&str]| {
+        refused(&[&["bench", "density"], arguments].concat(), parts);
+    };
+    density(&["--hz", "400:64,100"], &["--hz", "'100' has no number of guests", "400:64,100:64"]);
+    density(&["--hz", "100:1,100:2"], &["100 Hz is named twice"]);
+    density(&["--hz", "400:4,100:8", "--vms", "5"], &["--vms 5", "--hz", "12"]);
+    density(
+        &["--tick", "deadline", "--apic-timer", "oneshot"],
+        &["--tick deadline", "--apic-timer"],
+    );
+    density(&["--tick", "periodc"], &["periodc", "'periodic'"]);
+    density(&["--find-max"], &["--find-max", "--lateness-goal", "500us"]);
+    let goal = ["--find-max", "--lateness-goal", "1ms"];
+    density(&[&goal[..], &["--repeat", "2"]].concat(), &["--find-max", "--repeat"]);
+    density(
+        &[&goal[..], &["--sweep-borrow-share", "5"]].concat(),
+        &["--find-max", "--sweep-borrow"],
+    );
+    let sweep = ["--sweep-borrow-share", "5"];
+    density(&[&sweep[..], &["--borrow-share", "5"]].concat(), &["--sweep-borrow-share", "exclude"]);
+    density(&["--sweep-borrow-share", "101"], &["--sweep-borrow-share", "101"]);
+    if siesta_tests::kvm("benchmarks_that_make_no_sense") {
+        density(&["--hz", "5001", "--tick", "periodic"], &["--tick periodic", "5000 Hz"]);
+        density(&["--find-max", "--lateness-goal", "0"], &["--lateness-goal above 0"]);
+        density(&["--sweep-borrow-share", "5,5"], &["share 5 is named twice"]);
+        density(&[&sweep[..], &["--busy", "0"]].concat(), &["--sweep-borrow-share", "--busy"]);
+        density(&[&sweep[..], &["--modes", "kernel"]].concat(), &["mode migrate", "--modes"]);
+    }
+}
+
+#[test]
 fn neither_or_both_kernel_and_image() {
     refused(&["run"], &["--kernel", "--image"]);
     refused(&["run", "--kernel", "x", "--image", "hello"], &["--kernel", "--image"]);

@@ -110,3 +110,95 @@ fn same_seed_gives_the_same_phases_and_is_printed() {
     ]);
     assert!(table.contains("seed 7"), "{table}");
 }
+
+/// Each rate has figures of its own, whatever mode the guests' timers are in; the numbers of guests
+/// come from `--hz` alone. Fails when a guest is told the wrong rate: 20 Hz and 400 Hz are far apart.
+#[test]
+fn rates_of_a_mix_are_told_apart_in_every_mode_of_the_guests_timer() {
+    needs_kvm!();
+    for tick in ["auto", "oneshot", "periodic"] {
+        let (json, table) = bench(&[
+            "--hz",
+            "20:2,400:2",
+            "--tick",
+            tick,
+            "--busy",
+            "0",
+            "--secs",
+            "0.5",
+            "--repeat",
+            "1",
+        ]);
+        assert_eq!((&json["plan"]["vms"], &json["plan"]["hz"]), (&4.into(), &210.into()));
+        assert_eq!(json["plan"]["tick"], tick);
+        for run in json["runs"].as_array().expect("runs") {
+            let secs = number(run, "/secs");
+            for (group, hz) in [(0, 20.0), (1, 400.0)] {
+                let path = |of: &str| format!("/groups/{group}/{of}");
+                assert_eq!(number(run, &path("hz")), hz);
+                let expected = number(run, &path("ticks/expected"));
+                assert!((expected / (2.0 * hz * secs) - 1.0).abs() < 0.01, "{tick}: {run:#}");
+                assert!(number(run, &path("ticks/delivered")) > 0.0, "{tick}: {run:#}");
+                assert!(number(run, &path("lateness_us/p99")) > 0.0, "{tick}: {run:#}");
+            }
+            let fast = number(run, "/groups/1/ticks/delivered");
+            assert!(fast > number(run, "/groups/0/ticks/delivered"), "{tick}: {run:#}");
+            assert!(number(run, "/ticks/behind") >= 0.0 && number(run, "/ticks/lost") >= 0.0);
+        }
+        assert!(table.contains("20 Hz delivered") && table.contains("400 Hz p99, us"), "{table}");
+        assert_eq!(table.contains("ticks lost"), tick == "periodic", "{table}");
+    }
+}
+
+/// With a goal that no machine misses the limit is reached; with one that none meets, not even one
+/// guest fits.
+#[test]
+fn maximum_is_the_limit_for_a_lax_goal_and_none_for_a_strict_one() {
+    needs_kvm!();
+    let search = |goal: &str, vms: &str| {
+        let modes = ["--modes", "thread,migrate", "--secs", "0.3", "--busy", "0", "--hz", "50"];
+        let arguments = ["--find-max", "--lateness-goal", goal, "--vms", vms];
+        bench(&[&arguments[..], &modes[..]].concat())
+    };
+    let (json, table) = search("1ns", "3");
+    assert_eq!(json["schema"], "siesta.density-max/1");
+    for mode in ["thread", "migrate"] {
+        let of = &json["maxima"][mode];
+        assert_eq!((&of["vms"], &of["fails"]), (&0.into(), &1.into()), "{json:#}");
+        assert!(of["why"].as_str().expect("a reason").contains("lateness p99"), "{json:#}");
+    }
+    assert!(table.contains("not even one"), "{table}");
+    // A machine that stops for long may leave ticks undelivered even so, but not every time.
+    let reached = (0..5).any(|_| {
+        let (json, _) = search("100s", "3");
+        ["thread", "migrate"].iter().all(|mode| json["maxima"][mode]["vms"] == 3)
+    });
+    assert!(reached, "three idle guests and a goal of 100 s");
+}
+
+#[test]
+fn sweep_has_a_report_and_a_line_for_each_share() {
+    needs_kvm!();
+    let (json, table) = bench(&[
+        "--sweep-borrow-share",
+        "0,100",
+        "--vms",
+        "4",
+        "--secs",
+        "0.5",
+        "--repeat",
+        "1",
+        "--modes",
+        "kernel,migrate",
+    ]);
+    assert_eq!(json["schema"], "siesta.density-sweep/1");
+    assert_eq!(json["borrow_shares_percent"], serde_json::json!([0, 100]));
+    for (share, of) in [0, 100].into_iter().zip(json["shares"].as_array().expect("shares")) {
+        assert_eq!(of["plan"]["borrow_share_percent"], share);
+        assert_eq!(of["runs"].as_array().map(Vec::len), Some(2));
+        assert!(number(&of["medians"]["migrate"], "/ticks/delivered") > 0.0, "{of:#}");
+    }
+    let lines =
+        |share: &str| table.lines().filter(|line| line.trim_start().starts_with(share)).count();
+    assert_eq!((lines("0  "), lines("100  ")), (1, 1), "{table}");
+}

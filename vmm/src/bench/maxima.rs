@@ -89,7 +89,8 @@ impl MaxReport {
         let unsettled = found.iter().filter(|(_, found)| !found.settled).map(|(mode, _)| {
             format!("{}: trials of one number contradicted each other too often", mode.name())
         });
-        let marks = trials.iter().flat_map(marks).chain(unsettled).collect();
+        let disturbed = plan.modes.iter().filter_map(|&mode| mark(mode, &trials));
+        let marks = disturbed.chain(unsettled).collect();
         MaxReport {
             schema: MAX_SCHEMA,
             command: plan.command.clone(),
@@ -118,10 +119,21 @@ fn maximum(mode: Mode, found: Found, trials: &[Trial]) -> Maximum {
     }
 }
 
-fn marks(trial: &Trial) -> Vec<String> {
-    let name = format!("trial {} of {}, {} guests", trial.trial, trial.mode.name(), trial.vms);
-    let said = trial.figures.as_ref().map(disturbances).unwrap_or_default();
-    said.into_iter().map(|what| format!("{name}: {what}")).collect()
+/// One line for a mode, as its trials may be many: how many were disturbed, and the last of them.
+fn mark(mode: Mode, trials: &[Trial]) -> Option<String> {
+    let of_mode = || trials.iter().filter(|trial| trial.mode == mode);
+    let said = |trial: &Trial| trial.figures.as_ref().map(disturbances).unwrap_or_default();
+    let disturbed: Vec<_> = of_mode().filter(|trial| !said(trial).is_empty()).collect();
+    let last = disturbed.last()?;
+    Some(format!(
+        "{}: {} of {} trials were disturbed, as number {} with {} guests: {}",
+        mode.name(),
+        disturbed.len(),
+        of_mode().count(),
+        last.trial,
+        last.vms,
+        said(last).join("; ")
+    ))
 }
 
 const LEGEND: &str = "\

@@ -108,13 +108,13 @@ fn all_runs(bench: &mut Bench<'_>, plan: &Plan, plans: &[Plan]) -> Result<Vec<Ru
 type Column = (&'static str, fn(&Figures) -> Figure);
 
 const COLUMNS: [Column; 4] = [
-    ("wakes/s", |of| of.thread_wakeups_per_sec),
+    ("wake/s", |of| of.thread_wakeups_per_sec),
     ("busy/s", |of| of.busy_progress_per_sec),
-    ("p99, us", |of| of.lateness_us.p99),
+    ("p99,us", |of| of.lateness_us.p99),
     ("CPUs", |of| of.process_cpus),
 ];
 
-const WIDTH: usize = 7;
+const WIDTH: usize = 6;
 
 const LEGEND: &str = "\
 Medians of the runs of one share: thread wakeups, rounds of the busy guests, lateness, CPUs used.

@@ -121,6 +121,17 @@ fn a_mix_keeps_its_proportions() {
 }
 
 #[test]
+fn disturbed_trials_of_a_mode_are_one_mark() {
+    let script = Script { foreign: Some((4, 20)), ..Script::default() };
+    let (report, table, _) = search(script, &limited(30), GOAL_NS);
+    let marks = report.expect("goes well").marks;
+    let mark = "thread: 1 of 3 trials were disturbed, as number 2 with 30 guests: 10 % of the \
+                host's CPU time went to others";
+    assert_eq!(marks, [mark]);
+    assert!(table.contains(&format!("! {mark}\n")), "{table}");
+}
+
+#[test]
 fn a_failure_or_the_user_ends_it() {
     let script = Script { fail: Some((2, SEC)), ..Script::default() };
     let (result, table, world) = search(script, &limited(400), GOAL_NS);
