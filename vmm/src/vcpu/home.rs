@@ -185,7 +185,8 @@ impl<'a> Worker<'a> {
     /// earlier by what a wakeup takes at least.
     fn time_out(&self, at: u64) -> u64 {
         match self.domain.armed_late_ns() {
-            0 if self.domain.policy.mode == TimerMode::Migrate => {
+            // By itself it is because there is no CPU to spare.
+            0 if self.member => {
                 at.saturating_sub(self.sleep_lead.ns())
             }
             late => at.saturating_add(late),

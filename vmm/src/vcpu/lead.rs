@@ -11,6 +11,9 @@
 /// threads wait.
 const MOST_NS: u64 = 50_000;
 
+/// A delay beyond this is not what a timer takes: the thread had no CPU.
+const OUTLIER_NS: u64 = 2 * MOST_NS;
+
 /// An estimate of the least delay.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lead {
@@ -28,6 +31,9 @@ impl Lead {
     /// and rises slowly: most delays are somewhat longer than the estimate, so that next to nothing
     /// is waited for.
     pub fn record(&mut self, late_ns: u64) {
+        if late_ns > OUTLIER_NS {
+            return;
+        }
         let late_ns = late_ns.min(MOST_NS);
         if late_ns <= self.ns {
             self.ns = late_ns;
@@ -55,6 +61,10 @@ mod tests {
         let mut lead = Lead::default();
         for _ in 0..10_000 {
             lead.record(u64::MAX);
+        }
+        assert_eq!(lead.ns(), 0, "a thread without a CPU says nothing");
+        for _ in 0..10_000 {
+            lead.record(OUTLIER_NS);
         }
         assert_eq!(lead.ns(), MOST_NS);
         lead.record(300);
