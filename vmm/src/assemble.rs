@@ -32,7 +32,7 @@ use crate::limits::Limits;
 use crate::memory::{self, MemoryError};
 use crate::msr;
 use crate::probe::Facts;
-use crate::vcpu::{Core, Vcpu};
+use crate::vcpu::{self, Core, Vcpu};
 use crate::vm::{Parts, VmShared};
 
 /// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
@@ -211,6 +211,7 @@ pub fn build(
             tsc_adjust: facts.tsc_moves,
             tsc_khz: facts.tsc_khz,
         };
+        vcpu::admit_signal(&fd).map_err(kvm("cannot set the signal mask"))?;
         let leaves = cpuid::for_vcpu(host, &options)?;
         fd.set_cpuid2(&leaves).map_err(kvm("cannot set CPUID"))?;
         let tsc_offset = msr::tsc_offset(&fd);

@@ -127,7 +127,6 @@ impl Fleet {
         config: FleetConfig,
         most: u32,
     ) -> Result<Self, FleetError> {
-        vcpu::install_handler();
         let ended = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(FleetError::Descriptors)?;
         let backstop = match config.policy.mode {
             TimerMode::Migrate => Some(Backstop::start().map_err(FleetError::Thread)?),

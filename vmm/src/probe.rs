@@ -163,23 +163,24 @@ pub fn timer_exit_ns(host: &Host) -> Result<u64, ProbeError> {
     let mut regs = vcpu.get_regs().map_err(ioctl("cannot read registers"))?;
     regs.rip = SPIN_AT;
     vcpu.set_regs(&regs).map_err(ioctl("cannot set registers"))?;
-    vcpu::install_handler();
+    vcpu::hold_signal();
+    vcpu::admit_signal(&vcpu).map_err(ioctl("cannot set the signal mask"))?;
     let thread = ThreadState::default();
     thread.adopt_current_thread();
     let mut timer =
         HostTimer::for_current_thread(vcpu::signal_number()).map_err(ProbeError::Timer)?;
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
-        let run: *mut kvm_bindings::kvm_run = vcpu.get_kvm_run();
         let now = clock::now_ns();
         timer.arm(Some(now + SPIN_NS), 0, now);
-        // SAFETY: the vCPU is this function's own, its mapping outlives `entry`, and nobody else
-        // knows of it.
-        let entry = unsafe { Entry::new(&thread, run) };
+        let entry = Entry::new(&thread);
         let ended = vcpu.run().map(|exit| format!("{exit:?}"));
         drop(entry);
         match ended {
-            Err(e) if e.errno() == libc::EINTR => times.extend(timer.fired(clock::now_ns())),
+            Err(e) if e.errno() == libc::EINTR => {
+                vcpu::take_signal();
+                times.extend(timer.fired(clock::now_ns()));
+            }
             Err(source) => {
                 return Err(ProbeError::Ioctl { what: "cannot run the scratch guest", source });
             }

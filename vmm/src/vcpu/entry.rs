@@ -2,7 +2,7 @@
 //!
 //! Owns the protocol of one entry. The order matters: announce the entry ([`kick::Entry`]), *then*
 //! look at flags and clock and arm the timer, then run. A kick or an expiry that comes before the
-//! announcement is seen by the look; one that comes after it leaves `immediate_exit` set.
+//! announcement is seen by the look; one that comes after it ends the run.
 //! Must not know what exits mean.
 
 #![allow(unsafe_code)] // the kvm_run page and KVM_INTERRUPT
@@ -42,8 +42,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
     }
     let vcpu = held.vcpu;
     let core: &mut Core = &mut *held;
-    // SAFETY: the caller holds the run word, and `entry` is dropped before it can be given up.
-    let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
+    let entry = kick::Entry::new(&w.vcpu.thread);
     grant_eoi(&vcpu.vm.memory, core);
     let called = vcpu.word.load().attention()
         || vcpu.vm.stopping_debugger(vcpu.index).is_some()
@@ -78,6 +77,7 @@ pub(super) fn enter(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Opti
             Some(exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now))
         }
         Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
+            kick::take_signal();
             w.interrupted(clock::now_ns());
             None
         }

@@ -19,7 +19,7 @@ use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
-use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, earlier, signal_number};
+use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, earlier, hold_signal, signal_number};
 use crate::backstop::{self, MARGIN_NS};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
@@ -77,6 +77,7 @@ pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>>
         // SAFETY: takes integers only. Sleeps shall end when they are told to, not up to 50 us
         // later (PR_SET_TIMERSLACK, prctl(2)).
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+        hold_signal();
         let timer = || HostTimer::for_current_thread(signal_number());
         match timer().and_then(|first| Ok([first, timer()?])) {
             Ok(timers) => Worker::new(&domain, &vcpu, timers).live(),
@@ -186,9 +187,7 @@ impl<'a> Worker<'a> {
     fn time_out(&self, at: u64) -> u64 {
         match self.domain.armed_late_ns() {
             // By itself it is because there is no CPU to spare.
-            0 if self.member => {
-                at.saturating_sub(self.sleep_lead.ns())
-            }
+            0 if self.member => at.saturating_sub(self.sleep_lead.ns()),
             late => at.saturating_add(late),
         }
     }

@@ -3,7 +3,7 @@
 //! Owns the loop of that mode, which is the baseline of every comparison, so it does nothing that
 //! another VMM would not do. Must not touch the hierarchy.
 
-#![allow(unsafe_code)] // announces the entry with the kvm_run page
+#![allow(unsafe_code)] // the kvm_run page
 
 use super::exits::{self, Next};
 use super::home::Worker;
@@ -53,8 +53,7 @@ fn enter(w: &mut Worker<'_>, held: &mut Held<'_>) -> Next {
     w.expire_board(held, clock::now_ns());
     let vcpu = held.vcpu;
     let core: &mut Core = &mut *held;
-    // SAFETY: the caller holds the run word, and `entry` is dropped before it is given up.
-    let entry = unsafe { kick::Entry::new(&w.vcpu.thread, core.run) };
+    let entry = kick::Entry::new(&w.vcpu.thread);
     // After the announcement, so that a change of the deadline is seen here or kicks.
     let now = clock::now_ns();
     let due = !w.arm_for_board(earlier(vcpu.board_deadline(), vcpu.vm.cap_ends(now)), now);
@@ -75,7 +74,10 @@ fn enter(w: &mut Worker<'_>, held: &mut Held<'_>) -> Next {
             let exit = exits::Exit { exit, io_bytes };
             exits::decode(exit, &mut core.apic, &vcpu.vm, &mut core.trail, now)
         }
-        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Next::Again,
+        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
+            kick::take_signal();
+            Next::Again
+        }
         Err(e) => Next::Crash(CrashCause::kvm(e)),
     }
 }

@@ -10,25 +10,35 @@
 //! | `attention` | kickers set, its thread clears | its thread | SeqCst, as above |
 //! | `futex` | its thread `AWAKE -> ASLEEP -> AWAKE`; a waker: `-> TOKEN` | both | SeqCst exchange; a token left while awake makes the next sleep return at once (race 3) |
 //! | `back_by` | its thread; the backstop takes back what is void | the backstop | relaxed: a figure to be compared with the clock |
-//! | `CURRENT_RUN` | its thread, before and after `KVM_RUN` | the signal handler on the same thread | program order of one thread; compiler fences around it |
+//!
+//! The signal is blocked in a vCPU thread's host code and unblocked by KVM while it runs the guest (KVM
+//! API, "KVM_SET_SIGNAL_MASK"). So it is never delivered, which would cost a stack frame and a system
+//! call each time: it ends the run, or keeps the next one from starting, and the thread takes it in.
 //!
 //! **Race 2, post against entry.** The thread has looked at its flags and is about to enter the
 //! guest; a sender posts now. The thread stores `GUEST` and looks at the flags *again*; the sender
 //! stores the flag and then reads `place`. One of both sees the other (SeqCst on both sides). If it
-//! is the sender, the signal comes before, in or after the ioctl: the handler sets
-//! `immediate_exit`, so that a `KVM_RUN` entered after it returns at once (KVM API, "immediate_exit").
+//! is the sender, the signal comes before, in or after the ioctl: pending, it ends a `KVM_RUN` that
+//! is entered after it at once. What comes too late ends the next one, which costs an entry and no
+//! more.
 //!
 //! **Race 3, wake against sleep.** A wake before the sleep leaves a token.
 
-#![allow(unsafe_code)] // futex, tgkill and a signal handler have no safe interface
+#![allow(unsafe_code)] // futex, tgkill and signal masks have no safe interface
 
-use std::cell::Cell;
 use std::fmt;
+use std::mem;
+use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use kvm_bindings::kvm_run;
+use kvm_bindings::{KVMIO, kvm_signal_mask};
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+
+/// Size of the kernel's set of signals (KVM API, "KVM_SET_SIGNAL_MASK").
+const KERNEL_SET_BYTES: usize = 8;
 
 const HOST: u32 = 0;
 const GUEST: u32 = 1;
@@ -38,11 +48,7 @@ const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 const TOKEN: u32 = 2;
 
-thread_local! {
-    // Const-initialised and without a destructor, so that the signal handler may touch it at any
-    // time in the life of the thread.
-    static CURRENT_RUN: Cell<*mut kvm_run> = const { Cell::new(ptr::null_mut()) };
-}
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
 
 /// The signal of kicks and of the threads' host timers.
 #[must_use]
@@ -50,31 +56,57 @@ pub fn signal_number() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    let run = CURRENT_RUN.get();
-    if !run.is_null() {
-        // SAFETY: non-null only between `Entry::new` and its drop on this thread, while the
-        // mapping is held; the field is one byte that KVM reads.
-        unsafe { ptr::addr_of_mut!((*run).immediate_exit).write_volatile(1) };
+/// The set of the signal alone.
+fn only_signal() -> libc::sigset_t {
+    // SAFETY: the set is initialised before use.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal_number());
+        set
     }
 }
 
-/// Installs the handler for [`signal_number`], once for the process.
-pub fn install_handler() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: an all-zero sigaction is valid; the handler only touches a thread-local pointer
-        // and the byte it points to, which is async-signal-safe.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_kick as *const () as usize;
-            // No SA_RESTART: KVM_RUN and futex waits must return.
-            action.sa_flags = libc::SA_SIGINFO;
-            libc::sigemptyset(&mut action.sa_mask);
-            let rc = libc::sigaction(signal_number(), &action, ptr::null_mut());
-            assert_eq!(rc, 0, "SIGRTMIN can always be handled");
-        }
-    });
+/// Blocks the signal for the calling thread, to which nothing may have sent it before. From then on it
+/// ends the thread's `KVM_RUN`s and nothing else.
+pub fn hold_signal() {
+    // SAFETY: the set outlives the call, and the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &only_signal(), ptr::null_mut()) };
+}
+
+/// Lets the signal, and what else is not blocked in the calling thread, end this vCPU's runs, on
+/// whatever thread.
+///
+/// # Errors
+/// KVM refuses.
+pub fn admit_signal(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    #[repr(C)]
+    struct Mask {
+        head: kvm_signal_mask,
+        set: [u8; KERNEL_SET_BYTES],
+    }
+    let mut mask = Mask {
+        head: kvm_signal_mask { len: KERNEL_SET_BYTES as u32, ..Default::default() },
+        set: [0; KERNEL_SET_BYTES],
+    };
+    // SAFETY: the set is initialised by the call and outlives all uses; the kernel's set is the first
+    // bytes of the C library's, and of nothing but bytes; the structure outlives the ioctl, which reads
+    // as many bytes behind its head as `len` says.
+    let rc = unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut set);
+        libc::sigdelset(&mut set, signal_number());
+        ptr::copy_nonoverlapping((&raw const set).cast(), mask.set.as_mut_ptr(), KERNEL_SET_BYTES);
+        ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), &mask.head)
+    };
+    if rc == 0 { Ok(()) } else { Err(kvm_ioctls::Error::last()) }
+}
+
+/// Takes in one signal that ended a run, or came at another time; none may have come.
+pub fn take_signal() {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: set and time outlive the call; nothing is written.
+    unsafe { libc::sigtimedwait(&only_signal(), ptr::null_mut(), &at_once) };
 }
 
 /// What others may do to a vCPU thread. Shared; see the table at the head of the file.
@@ -227,18 +259,10 @@ impl ThreadState {
 pub struct Entry<'a>(&'a ThreadState);
 
 impl<'a> Entry<'a> {
-    /// Points the signal handler at `run`, clears `immediate_exit` and announces the entry. After
-    /// this, and before `KVM_RUN`, the caller looks at every flag that a kick may stand for.
-    ///
-    /// # Safety
-    /// `run` must point to the mapped `kvm_run` of a vCPU whose run word the caller holds, and the
-    /// mapping must outlive the returned value.
+    /// Announces the entry. After this, and before `KVM_RUN`, the caller looks at every flag that a
+    /// kick may stand for.
     #[must_use]
-    pub unsafe fn new(thread: &'a ThreadState, run: *mut kvm_run) -> Self {
-        CURRENT_RUN.set(run);
-        compiler_fence(Ordering::SeqCst);
-        // SAFETY: the caller vouches for `run`.
-        unsafe { ptr::addr_of_mut!((*run).immediate_exit).write_volatile(0) };
+    pub fn new(thread: &'a ThreadState) -> Self {
         thread.place.store(GUEST, Ordering::SeqCst);
         Entry(thread)
     }
@@ -247,7 +271,5 @@ impl<'a> Entry<'a> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         self.0.place.store(HOST, Ordering::SeqCst);
-        compiler_fence(Ordering::SeqCst);
-        CURRENT_RUN.set(ptr::null_mut());
     }
 }

@@ -41,7 +41,7 @@ pub use budget::{Backoff, ServiceTime, Share, Turns};
 pub use home::{Worker, spawn};
 pub(crate) use host_timer::HostTimer;
 pub(crate) use kick::Entry;
-pub use kick::{ThreadState, install_handler, signal_number};
+pub use kick::{ThreadState, admit_signal, hold_signal, signal_number, take_signal};
 pub use word::{Post, RunWord, Snapshot, State, Tell};
 
 /// What only the holder of the run word may touch.
