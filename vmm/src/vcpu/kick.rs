@@ -30,23 +30,17 @@ use std::fmt;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use kvm_bindings::{KVMIO, kvm_signal_mask};
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
+use super::place::{Nap, Place};
+
 /// Size of the kernel's set of signals (KVM API, "KVM_SET_SIGNAL_MASK").
 const KERNEL_SET_BYTES: usize = 8;
-
-const HOST: u32 = 0;
-const GUEST: u32 = 1;
-const KICKED: u32 = 2;
-
-const AWAKE: u32 = 0;
-const ASLEEP: u32 = 1;
-const TOKEN: u32 = 2;
 
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
 
@@ -111,9 +105,9 @@ pub fn take_signal() {
 
 /// What others may do to a vCPU thread. Shared; see the table at the head of the file.
 pub struct ThreadState {
-    place: AtomicU32,
+    place: Place,
     attention: AtomicBool,
-    futex: AtomicU32,
+    futex: Nap,
     tid: AtomicI32,
     back_by: AtomicU64,
 }
@@ -121,9 +115,9 @@ pub struct ThreadState {
 impl Default for ThreadState {
     fn default() -> Self {
         ThreadState {
-            place: AtomicU32::new(HOST),
+            place: Place::new(),
             attention: AtomicBool::new(false),
-            futex: AtomicU32::new(AWAKE),
+            futex: Nap::new(),
             tid: AtomicI32::new(0),
             back_by: AtomicU64::new(u64::MAX),
         }
@@ -132,12 +126,8 @@ impl Default for ThreadState {
 
 impl fmt::Display for ThreadState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = match self.place.load(Ordering::Relaxed) {
-            HOST => "in host code",
-            GUEST => "in a guest",
-            _ => "kicked",
-        };
-        let asleep = if self.futex.load(Ordering::Relaxed) == ASLEEP { ", asleep" } else { "" };
+        let place = self.place.name();
+        let asleep = if self.futex.asleep() { ", asleep" } else { "" };
         write!(f, "its thread is {place}{asleep}")
     }
 }
@@ -177,7 +167,7 @@ impl ThreadState {
     /// Gets the thread out of whatever guest it is in. In host code it looks at its flags before it
     /// enters; asleep, it is none of a kick's business.
     pub fn kick(&self) {
-        if self.place.compare_exchange(GUEST, KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        if self.place.kick() {
             // SAFETY: plain system call; a thread that is gone gives ESRCH.
             unsafe {
                 libc::syscall(
@@ -213,7 +203,7 @@ impl ThreadState {
     /// Wakes the thread if it sleeps in [`ThreadState::sleep`], or lets its next sleep return at
     /// once. Answers whether it slept.
     pub fn wake(&self) -> bool {
-        if self.futex.swap(TOKEN, Ordering::SeqCst) != ASLEEP {
+        if !self.futex.wake() {
             return false;
         }
         // SAFETY: the futex word outlives the call; FUTEX_WAKE takes no further pointer.
@@ -231,7 +221,7 @@ impl ThreadState {
     /// Sleeps until woken or until `deadline` (host monotonic nanoseconds; `None`: no time-out).
     /// May return early; the caller looks at the state of the world, not at the reason.
     pub fn sleep(&self, deadline: Option<u64>) {
-        if self.futex.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        if self.futex.begin() {
             let timeout = deadline.map(|ns| libc::timespec {
                 tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
                 tv_nsec: (ns % 1_000_000_000) as i64,
@@ -243,14 +233,14 @@ impl ThreadState {
                     libc::SYS_futex,
                     self.futex.as_ptr(),
                     libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
-                    ASLEEP,
+                    Nap::ASLEEP,
                     timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
                     ptr::null::<u32>(),
                     libc::FUTEX_BITSET_MATCH_ANY,
                 )
             };
         }
-        self.futex.store(AWAKE, Ordering::SeqCst);
+        self.futex.end();
     }
 }
 
@@ -263,13 +253,13 @@ impl<'a> Entry<'a> {
     /// kick may stand for.
     #[must_use]
     pub fn new(thread: &'a ThreadState) -> Self {
-        thread.place.store(GUEST, Ordering::SeqCst);
+        thread.place.enter();
         Entry(thread)
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.0.place.store(HOST, Ordering::SeqCst);
+        self.0.place.leave();
     }
 }

@@ -18,6 +18,10 @@ mod host_timer;
 mod in_kernel;
 mod kick;
 mod lead;
+#[cfg(all(test, loom))]
+mod models;
+mod place;
+mod sync;
 mod word;
 
 use std::cell::UnsafeCell;

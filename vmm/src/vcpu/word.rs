@@ -34,8 +34,10 @@
 //! withdraws the pause. Both exchange this word: the pause fails once `PAUSE` is gone, and the holder
 //! goes on; or the resume finds `Paused` and makes it `Waking`. Test
 //! `race4_pause_against_resume_never_leaves_a_resumed_vcpu_paused`.
+//!
+//! The file `models` has these and the others in every order, under the model checker.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use super::sync::{AtomicU32, Ordering};
 
 const STATE: u32 = 0b111;
 const PENDING: u32 = 1 << 3;
@@ -336,7 +338,7 @@ impl RunWord {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, AtomicU64};
