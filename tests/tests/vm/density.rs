@@ -198,6 +198,12 @@ fn sweep_has_a_report_and_a_line_for_each_share() {
         assert_eq!(of["runs"].as_array().map(Vec::len), Some(2));
         assert!(number(&of["medians"]["migrate"], "/ticks/delivered") > 0.0, "{of:#}");
     }
+    // Without a share the busy guest's thread leaves the ticks to others.
+    let by_the_busy_one = |share: usize| {
+        let expiries = &json["shares"][share]["medians"]["migrate"]["expiries"];
+        number(expiries, "/inline") - number(expiries, "/by_helper")
+    };
+    assert!(by_the_busy_one(0) < by_the_busy_one(1), "{json:#}");
     let lines =
         |share: &str| table.lines().filter(|line| line.trim_start().starts_with(share)).count();
     assert_eq!((lines("0  "), lines("100  ")), (1, 1), "{table}");
