@@ -124,6 +124,7 @@ impl Bench {
             borrow_limit_ns: 1_000_000,
             borrow_share_percent: 25,
             lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
         };
         let config = FleetConfig { policy, sharing: Sharing::Host, vms: Vec::new() };
         Fleet::launch_with_room(&self.host, &self.facts, config, room).map_err(text)
@@ -141,6 +142,7 @@ impl Bench {
             memory: MEMORY_BYTES,
             apic_timer: ApicTimer::Auto,
             debug: false,
+            limits: Default::default(),
         };
         let began = Instant::now();
         let id = fleet.create(&self.host, &self.facts, &config, Sink::Null, None).map_err(text)?;
