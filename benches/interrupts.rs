@@ -27,6 +27,7 @@ use vmm::console::Sink;
 use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing};
 use vmm::kvm::{self, Host};
+use vmm::placement::Placement;
 use vmm::probe::{self, Facts};
 use vmm::vm::Outcome;
 
@@ -70,6 +71,7 @@ impl Bench {
             apic_timer: ApicTimer::Auto,
             debug: false,
             limits: Default::default(),
+            placement: Placement::default(),
         };
         let mut file = tempfile::tempfile().map_err(|e| e.to_string())?;
         let sink = Sink::File(file.try_clone().map_err(|e| e.to_string())?);

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use vmm::assemble::{ApicTimer, VmConfig};
 use vmm::console::Sink;
 use vmm::domain::{Policy, TimerMode};
+use vmm::placement::Placement;
 
 /// Longest time for which any command of a test may run. Not a figure that is asserted: a child
 /// that takes longer hangs.
@@ -234,6 +235,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         apic_timer: ApicTimer::Auto,
         debug: false,
         limits: Default::default(),
+        placement: Placement::default(),
     };
     (config, Sink::Null)
 }

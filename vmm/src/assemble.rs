@@ -31,6 +31,7 @@ use crate::kvm::{Host, KvmError};
 use crate::limits::Limits;
 use crate::memory::{self, MemoryError};
 use crate::msr;
+use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::vcpu::{self, Core, Vcpu};
 use crate::vm::{Parts, VmShared};
@@ -73,6 +74,8 @@ pub struct VmConfig {
     pub debug: bool,
     /// What it may ask of the host.
     pub limits: Limits,
+    /// Where on the host it is.
+    pub placement: Placement,
 }
 
 /// Why a VM could not be built.
@@ -84,6 +87,9 @@ pub enum BuildError {
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Its place on the host.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// CPUID.
     #[error(transparent)]
     Cpuid(#[from] CpuidError),
@@ -166,10 +172,11 @@ pub fn build(
     if config.cpus == 0 || config.cpus > most {
         return Err(BuildError::TooManyCpus { asked: config.cpus, most });
     }
+    config.placement.check(config.cpus)?;
     let mode = place.domain.policy.mode;
     let user_apic = mode != TimerMode::Kernel;
     let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
-    let guest_memory = memory::create(config.memory)?;
+    let guest_memory = memory::create_placed(config.memory, &config.placement)?;
     let payload = boot::Payload {
         kernel: &config.kernel,
         name: &config.kernel_name,
@@ -233,7 +240,9 @@ pub fn build(
             boot::set_init_state(&fd)?;
         }
         let core = Core::new(fd, apic, tsc_offset, user_apic && index > 0);
-        vcpus.push(Arc::new(Vcpu::new(Arc::clone(&vm), index, *slot, core)));
+        let vcpu = Vcpu::new(Arc::clone(&vm), index, *slot, core);
+        vcpu.set_isolated(config.placement.isolate.contains(index));
+        vcpus.push(Arc::new(vcpu));
     }
     Ok(Built { vm, vcpus })
 }

@@ -20,6 +20,8 @@ use crate::domain::{Domain, DomainError, Policy, TimerMode};
 use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
+use crate::placement::gate::Keeper;
+use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::seats;
 use crate::vcpu::{self, Post, State, Vcpu};
@@ -49,6 +51,9 @@ pub enum FleetError {
     /// A thread, of a vCPU or the backstop's, could not be started.
     #[error("cannot start a thread: {0} (limits: ulimit -u, cgroup pids.max)")]
     Thread(#[source] io::Error),
+    /// A thread could not be placed.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// Out of descriptors.
     #[error("cannot set up the fleet: {0} (limit: ulimit -n)")]
     Descriptors(#[source] io::Error),
@@ -77,6 +82,8 @@ struct Running {
     domain: Arc<Domain>,
     vcpus: Vec<Arc<Vcpu>>,
     console: Option<ConsoleId>,
+    /// Where its threads are to run; none: anywhere.
+    place: Option<Placement>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -89,6 +96,9 @@ pub struct Fleet {
     policy: Policy,
     /// The domain of all, with `--share host`.
     shared: Option<Arc<Domain>>,
+    /// VMs on different CPUs may come to serve each other.
+    mixed: bool,
+    warned: bool,
     next_id: u32,
     /// In mode `migrate`.
     backstop: Option<Backstop>,
@@ -139,7 +149,13 @@ impl Fleet {
         if let (Some(backstop), Some(domain)) = (&backstop, &shared) {
             backstop.watch(domain);
         }
+        let pins = || config.vms.iter().map(|(vm, _)| &vm.placement.pin);
+        let others = most > config.vms.iter().map(|(vm, _)| vm.cpus).sum();
+        let differ = pins().zip(pins().skip(1)).any(|(one, next)| one != next);
+        let serving = config.policy.mode == TimerMode::Migrate && config.policy.inline;
         let mut fleet = Fleet {
+            mixed: serving && shared.is_some() && (others || differ),
+            warned: false,
             vms: Vec::new(),
             running: Vec::new(),
             policy: config.policy,
@@ -226,9 +242,18 @@ impl Fleet {
                 domain.serial_input(&vm);
             }
         });
+        if self.mixed && !self.warned && config.placement.is_pinned_loosely(config.cpus) {
+            self.warned = true;
+            tracing::warn!(
+                "{}: pinned, but its halted vCPUs may be run by other VMs' threads, on their CPUs; \
+                 isolate it to keep it on its own",
+                vm.name
+            );
+        }
         self.next_id += 1;
         self.vms.push(Arc::clone(&vm));
-        let running = Running { vm, domain, vcpus, console: None, threads: Vec::new() };
+        let place = Some(&config.placement).filter(|place| place.concerns_threads()).cloned();
+        let running = Running { vm, domain, vcpus, console: None, place, threads: Vec::new() };
         self.running.push(running);
         let carried = self.event_loop.as_ref().map(|event_loop| event_loop.add(console));
         match carried.transpose() {
@@ -246,12 +271,17 @@ impl Fleet {
     }
 
     fn start(&mut self, index: usize) -> Result<(), FleetError> {
-        let Running { domain, vcpus, threads, .. } = &mut self.running[index];
-        for vcpu in vcpus {
-            let thread = vcpu::spawn(Arc::clone(domain), Arc::clone(vcpu));
+        let Running { domain, vcpus, place, threads, .. } = &mut self.running[index];
+        let keeper = place.take().map(Keeper::new);
+        for vcpu in vcpus.iter() {
+            let gate = keeper.as_ref().map(Keeper::gate);
+            let thread = vcpu::spawn(Arc::clone(domain), Arc::clone(vcpu), gate);
             threads.push(thread.map_err(FleetError::Thread)?);
         }
-        Ok(())
+        match keeper {
+            Some(keeper) => Ok(keeper.open(vcpus.len())?),
+            None => Ok(()),
+        }
     }
 
     fn position(&self, id: u32) -> Option<usize> {
@@ -317,7 +347,7 @@ impl Fleet {
     pub fn remove(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
         let index = self.position(id)?;
         self.vms.remove(index);
-        let Running { vm, domain, vcpus, console, threads } = self.running.remove(index);
+        let Running { vm, domain, vcpus, console, threads, .. } = self.running.remove(index);
         if !vm.has_ended() {
             vm.end(outcome());
         }

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod load;
 pub mod memory;
 pub mod msr;
+pub mod placement;
 pub mod probe;
 pub mod seats;
 pub mod signals;

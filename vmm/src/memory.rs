@@ -4,13 +4,19 @@
 
 #![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION
 
+mod backing;
+
+use std::io;
+
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
 
-/// The memory of one guest: one or two anonymous mappings. Clones share them.
+use crate::placement::numbers::Numbers;
+use crate::placement::{HugePages, Placement};
+
+/// The memory of one guest: one or two private mappings. Clones share them.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
 /// The size of a page, in bytes. Guest memory is a whole number of them.
@@ -51,6 +57,75 @@ pub enum MemoryError {
         /// What the host or the memory map said.
         fault: String,
     },
+    /// The size is not a whole number of huge pages.
+    #[error(
+        "--hugepages {pages}: --memory of {bytes} bytes is not a multiple of {pages}; use --memory {}M",
+        .bytes.next_multiple_of(.pages.bytes()) >> 20
+    )]
+    HugeUnaligned {
+        /// The size that was asked for, in bytes.
+        bytes: u64,
+        /// The pages.
+        pages: HugePages,
+    },
+    /// There are not as many huge pages.
+    #[error("--hugepages {pages}: {needed} pages are needed, {free} are free; raise {file}")]
+    HugePool {
+        /// The pages.
+        pages: HugePages,
+        /// How many the VM needs.
+        needed: u64,
+        /// How many are free and not reserved.
+        free: u64,
+        /// Where the number of pages is set.
+        file: String,
+    },
+    /// There are as many, and the host does not give them.
+    #[error(
+        "--hugepages {pages}: {needed} pages are needed, {free} are free, and the host refuses: {fault}; \
+         see the limits of the process's cgroup (hugetlb)"
+    )]
+    HugeRefused {
+        /// The pages.
+        pages: HugePages,
+        /// How many the VM needs.
+        needed: u64,
+        /// How many are free and not reserved.
+        free: u64,
+        /// What the host said.
+        fault: String,
+    },
+    /// The processor or the kernel knows no such pages.
+    #[error("--hugepages {pages}: this host has no huge pages of {pages}")]
+    NoHugePages {
+        /// The pages.
+        pages: HugePages,
+    },
+    /// There are not as many huge pages on the nodes.
+    #[error(
+        "--hugepages {pages}: the nodes of --numa {nodes} do not have {} free pages ({fault}); raise \
+         nr_hugepages in /sys/devices/system/node/node*/hugepages", .bytes / .pages.bytes()
+    )]
+    HugeOnNodes {
+        /// The size that was asked for, in bytes.
+        bytes: u64,
+        /// The pages.
+        pages: HugePages,
+        /// The nodes.
+        nodes: Numbers,
+        /// What the kernel said.
+        #[source]
+        fault: io::Error,
+    },
+    /// The host does not bind memory to the nodes.
+    #[error("--numa {nodes}: the host refuses these nodes: {fault}")]
+    Bind {
+        /// The nodes.
+        nodes: Numbers,
+        /// What the kernel said.
+        #[source]
+        fault: io::Error,
+    },
     /// KVM refuses the mapping.
     #[error("kvm does not take {bytes} bytes of guest memory at {start:#x}")]
     Register {
@@ -82,6 +157,15 @@ fn mib(bytes: u64) -> String {
 /// [`MemoryError`] when `bytes` is 0, not a multiple of 4 KiB, above [`MOST`], or more than the host
 /// maps.
 pub fn create(bytes: u64) -> Result<GuestMemory, MemoryError> {
+    create_placed(bytes, &Placement::default())
+}
+
+/// As [`create`], of the pages and NUMA nodes that `placement` says. Huge pages are all taken at once;
+/// pages of certain nodes are, as any others, when they are first touched.
+///
+/// # Errors
+/// [`MemoryError`], also when the host has not as many of these pages.
+pub fn create_placed(bytes: u64, placement: &Placement) -> Result<GuestMemory, MemoryError> {
     if bytes == 0 {
         return Err(MemoryError::Zero);
     }
@@ -91,23 +175,25 @@ pub fn create(bytes: u64) -> Result<GuestMemory, MemoryError> {
     if bytes > MOST {
         return Err(MemoryError::TooMuch { bytes });
     }
+    backing::check(bytes, placement)?;
     let low = bytes.min(HOLE_START);
-    let mut regions = vec![map(bytes, 0, low)?];
+    let mut regions = vec![map(bytes, 0, low, placement)?];
     if bytes > low {
-        regions.push(map(bytes, HOLE_END, bytes - low)?);
+        regions.push(map(bytes, HOLE_END, bytes - low, placement)?);
     }
     GuestMemory::from_regions(regions)
         .map_err(|fault| MemoryError::Map { bytes, fault: fault.to_string() })
 }
 
-fn map(bytes: u64, start: u64, len: u64) -> Result<GuestRegionMmap<()>, MemoryError> {
+fn map(
+    bytes: u64,
+    start: u64,
+    len: u64,
+    placement: &Placement,
+) -> Result<GuestRegionMmap<()>, MemoryError> {
     let failed = |fault: String| MemoryError::Map { bytes, fault };
     let len = usize::try_from(len).map_err(|e| failed(e.to_string()))?;
-    let mapping = MmapRegionBuilder::new(len)
-        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-        .build()
-        .map_err(|e| failed(e.to_string()))?;
+    let mapping = backing::map(bytes, len, placement)?;
     GuestRegionMmap::new(mapping, GuestAddress(start))
         .ok_or_else(|| failed("the region wraps around the address space".into()))
 }
@@ -204,7 +290,7 @@ mod tests {
     #[test]
     fn more_than_the_host_maps_is_an_error_that_names_the_size() {
         // The whole user half of the address space.
-        let error = map(MOST, 0, 1 << 47).unwrap_err().to_string();
+        let error = map(MOST, 0, 1 << 47, &Placement::default()).unwrap_err().to_string();
         assert!(error.contains("cannot map 70368744177664 bytes"), "{error}");
     }
 }

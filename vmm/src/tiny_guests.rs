@@ -19,6 +19,7 @@ use crate::console::Sink;
 use crate::domain::{Policy, TimerMode};
 use crate::fleet::{Fleet, FleetConfig, Sharing};
 use crate::kvm::Host;
+use crate::placement::Placement;
 use crate::probe::Facts;
 use crate::vm::{Outcome, VmShared};
 
@@ -59,6 +60,7 @@ impl TinyGuests {
             apic_timer: self.apic_timer,
             debug: false,
             limits: Default::default(),
+            placement: Placement::default(),
         };
         Ok((config, Sink::Null))
     }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::options::LimitOptions;
+use super::placement::PlacementOptions;
 use super::{Failure, OK, values};
 use crate::control::client::Client;
 use crate::control::protocol::{Isolate, Named, Request, Response, Stats, VmLine};
 use crate::control::spec::{MOST, VmSpec};
 use crate::kvm::LARGEST_VM;
+use crate::placement::Placement;
 
 /// Arguments of `siesta ctl`.
 #[derive(Args)]
@@ -34,7 +36,7 @@ enum Ask {
     /// The VMs there are, and the last ones that ended
     List,
     /// Start VMs
-    Create(CreateArguments),
+    Create(Box<CreateArguments>),
     /// Stop a VM's vCPUs until it is resumed
     Pause(Vm),
     /// Let a paused VM go on
@@ -91,8 +93,8 @@ struct CreateArguments {
     /// Where serial output goes [default: nowhere]
     #[arg(long, value_name = "FILE|unix:SOCKET")]
     serial: Option<String>,
-    /// Its vCPUs neither serve others nor are served
-    #[arg(long)]
+    /// As --isolate all
+    #[arg(long, conflicts_with = "isolate")]
     isolated: bool,
     #[command(flatten)]
     limits: LimitOptions,
@@ -104,10 +106,12 @@ struct CreateArguments {
 /// A duration as a description has it.
 fn written(duration: Duration) -> String {
     format!("{}ns", duration.as_nanos())
+    place: PlacementOptions,
 }
 
 impl From<&CreateArguments> for VmSpec {
     fn from(from: &CreateArguments) -> Self {
+        let Placement { pin, sched, nice, numa, hugepages, isolate } = from.place.placement();
         VmSpec {
             name: from.name.clone(),
             image: from.image.clone(),
@@ -130,6 +134,12 @@ impl From<&CreateArguments> for VmSpec {
             served_share: from.limits.served_share,
             min_timer_period: from.limits.min_timer_period.map(written),
             timer_slack: from.timer_slack.map(written),
+            isolate,
+            pin,
+            sched,
+            nice,
+            numa,
+            hugepages,
         }
     }
 }
@@ -139,7 +149,7 @@ impl From<&Ask> for Request {
         let named = |vm: &Vm| Named { vm: vm.vm.clone() };
         match ask {
             Ask::List => Request::List,
-            Ask::Create(create) => Request::Create(create.into()),
+            Ask::Create(create) => Request::Create(create.as_ref().into()),
             Ask::Pause(vm) => Request::Pause(named(vm)),
             Ask::Resume(vm) => Request::Resume(named(vm)),
             Ask::Stop(vm) => Request::Stop(named(vm)),

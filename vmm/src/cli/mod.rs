@@ -9,6 +9,7 @@ mod costs;
 mod ctl;
 mod images;
 pub(crate) mod options;
+mod placement;
 mod rates;
 mod run;
 mod serve;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::options::{self, GuestOptions, TimerOptions};
+use super::placement::PlacementOptions;
 use super::{Failure, images, values};
 use crate::assemble::VmConfig;
 use crate::boot;
@@ -49,6 +50,8 @@ pub(super) struct RunArguments {
     count: u32,
     #[command(flatten)]
     timer: TimerOptions,
+    #[command(flatten)]
+    place: PlacementOptions,
 }
 
 #[derive(Args)]
@@ -97,6 +100,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         apic_timer: arguments.timer.apic_timer,
         debug: arguments.gdb.is_some(),
         limits: arguments.guest.limits.limits(),
+        placement: arguments.place.placement(),
     };
     let listener = arguments.listen()?;
     let mut vms = Vec::new();

@@ -124,11 +124,7 @@ impl<'a> Operator<'a> {
         let sink = loaded.sink(index)?;
         let name = loaded.names[index].clone();
         let created = self.fleet.create(self.host, self.facts, &loaded.config, sink, name);
-        let id = created.map_err(|error| error.to_string())?;
-        if loaded.isolated {
-            self.fleet.isolate(id, |_| true);
-        }
-        Ok(id)
+        created.map_err(|error| error.to_string())
     }
 
     fn pause(&mut self, name: &str) -> Result<Response, String> {

@@ -16,6 +16,9 @@ use crate::cli::values;
 use crate::console::{Sink, socket};
 use crate::kvm::LARGEST_VM;
 use crate::limits::Limits;
+use crate::placement::numbers::Numbers;
+use crate::placement::sched::Sched;
+use crate::placement::{self, HugePages, Isolated, Placement};
 
 /// Most VMs of one description.
 pub const MOST: u32 = 4096;
@@ -54,7 +57,7 @@ pub struct VmSpec {
     /// Without, nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Its vCPUs neither serve others nor are served.
+    /// Its vCPUs neither serve others nor are served: `isolate = "all"`.
     #[serde(default)]
     pub isolated: bool,
     /// Most CPU time, in percent of one CPU.
@@ -69,6 +72,28 @@ pub struct VmSpec {
     /// How much later its timers may expire than others', written as `1ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timer_slack: Option<String>,
+    /// Those of its vCPUs that neither serve others nor are served.
+    #[serde(default, skip_serializing_if = "Isolated::is_none")]
+    pub isolate: Isolated,
+    /// Host CPUs of its vCPUs' threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Numbers>,
+    /// Scheduling policy of its vCPUs' threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sched: Option<Sched>,
+    /// Nice value of its vCPUs' threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// NUMA nodes of its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa: Option<Numbers>,
+    /// Huge pages that its memory is made of: `true` (2 MiB) or a size.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "placement::hugepages"
+    )]
+    pub hugepages: Option<HugePages>,
 }
 
 fn one() -> u32 {
@@ -152,8 +177,6 @@ fn parse_config(text: &str) -> Result<Vec<VmSpec>, String> {
 pub struct Loaded {
     /// What each VM is made of.
     pub config: VmConfig,
-    /// Whether its vCPUs are isolated.
-    pub isolated: bool,
     /// Names, one for each VM; none: they are numbered.
     pub names: Vec<Option<String>>,
     serial: Option<String>,
@@ -192,16 +215,28 @@ impl VmSpec {
             apic_timer,
             debug: false,
             limits,
+            placement: self.placement()?,
         };
         let names = (0..self.count).map(|index| {
             let name = self.name.as_ref()?;
             Some(if self.count == 1 { name.clone() } else { format!("{name}-{index}") })
         });
-        Ok(Loaded {
-            config,
-            isolated: self.isolated,
-            names: names.collect(),
-            serial: self.serial.clone(),
+        Ok(Loaded { config, names: names.collect(), serial: self.serial.clone() })
+    }
+
+    fn placement(&self) -> Result<Placement, String> {
+        let isolate = match (self.isolated, &self.isolate) {
+            (true, Isolated::None) => Isolated::All,
+            (true, _) => return Err("isolated: leave it out beside 'isolate'".into()),
+            (false, isolate) => isolate.clone(),
+        };
+        Ok(Placement {
+            pin: self.pin.clone(),
+            sched: self.sched,
+            nice: self.nice,
+            numa: self.numa.clone(),
+            hugepages: self.hugepages,
+            isolate,
         })
     }
 
@@ -338,6 +373,50 @@ mod tests {
     }
 
     #[test]
+    fn placement_is_read_as_people_write_it() {
+        let text = "[[vm]]\nimage = 'tick'\ncpus = 3\npin = '0-1'\nsched = 'fifo:2'\nnice = -3\n\
+                    numa = 0\nhugepages = true\nisolate = [0, 2]\n\n[[vm]]\nimage = 'tick'\n\
+                    pin = [1, 3]\nisolated = true\nhugepages = '1G'\n";
+        let vms = parse_config(text).expect("it is right");
+        let placement = |vm: usize| vms[vm].placement().expect("it is right");
+        let list = |text: &str| Some(text.parse::<Numbers>().expect(text));
+        assert_eq!(
+            placement(0),
+            Placement {
+                pin: list("0-1"),
+                sched: Some(Sched::Fifo(2)),
+                nice: Some(-3),
+                numa: list("0"),
+                hugepages: Some(HugePages::Size2M),
+                isolate: "0,2".parse().expect("a list"),
+            }
+        );
+        let Placement { pin, hugepages, isolate, .. } = placement(1);
+        assert_eq!((pin, hugepages), (list("1,3"), Some(HugePages::Size1G)));
+        assert_eq!(isolate, Isolated::All);
+        // As it goes to a running process.
+        for vm in &vms {
+            let again = serde_json::to_string(vm).expect("JSON");
+            assert_eq!(&spec(&again), vm, "{again}");
+        }
+        for (wrong, part) in [
+            ("pin = ''", "line 3"),
+            ("pin = []", "line 3"),
+            ("pin = '3-1'", "ranges"),
+            ("sched = 'fifo'", "fifo:PRIO"),
+            ("sched = 'fifo:100'", "1 to 99"),
+            ("nice = 'low'", "line 3"),
+            ("hugepages = '3M'", "2M or 1G"),
+            ("hugepages = 2", "\"2M\""),
+            ("isolate = 'some'", "\"all\""),
+        ] {
+            let text = format!("[[vm]]\nimage = 'tick'\n{wrong}\n");
+            let error = parse_config(&text).expect_err(wrong);
+            assert!(error.contains(part) && error.lines().count() == 1, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_field() {
         for (text, part) in [
             (r#"{"image":"tick","count":0}"#, "count 0"),
@@ -352,6 +431,7 @@ mod tests {
             (r#"{"image":"tick","name":""}"#, "name ''"),
             (r#"{"image":"tick","name":"vm7"}"#, "vm7"),
             (r#"{"image":"tick","name":"a b"}"#, "a b"),
+            (r#"{"image":"tick","isolated":true,"isolate":[0]}"#, "isolated"),
         ] {
             let error = spec(text).load(ApicTimer::Auto).err().expect(text);
             assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");

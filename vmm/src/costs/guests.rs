@@ -16,6 +16,7 @@ use crate::console::Sink;
 use crate::domain::{Policy, TimerMode};
 use crate::fleet::{Fleet, FleetConfig, Sharing};
 use crate::kvm::Host;
+use crate::placement::Placement;
 use crate::probe::Facts;
 use crate::tiny_guests::TinyGuests;
 use crate::vcpu::Vcpu;
@@ -76,6 +77,7 @@ impl Guests {
                 apic_timer: self.tiny.apic_timer,
                 debug: false,
                 limits: Default::default(),
+                placement: Placement::default(),
             };
             Ok::<_, LaunchError>((config, Sink::Null))
         };

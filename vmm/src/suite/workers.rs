@@ -28,6 +28,7 @@ use crate::console::Sink;
 use crate::console::capture::Capture;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Sharing, Woken};
 use crate::kvm::Host;
+use crate::placement::Placement;
 use crate::probe::Facts;
 use crate::signals::Signals;
 use crate::vm::{Outcome, VmShared};
@@ -215,6 +216,7 @@ impl Worker<'_> {
             apic_timer: plan.apic_timer,
             debug: false,
             limits: Default::default(),
+            placement: Placement::default(),
         };
         let fleet = FleetConfig {
             policy: plan.policy.clone(),

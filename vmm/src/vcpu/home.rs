@@ -24,6 +24,7 @@ use crate::backstop::{self, MARGIN_NS};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Reason;
+use crate::placement::gate::Gate;
 use crate::vm::Outcome;
 
 /// Enough for the run loop and a crash report; a thread's stack is the larger part of what an idle
@@ -66,11 +67,16 @@ pub struct Worker<'a> {
     own_expiry: Option<u64>,
 }
 
-/// Starts the home thread of `vcpu`.
+/// Starts the home thread of `vcpu`. With a gate it is placed first, and does not run the vCPU if it
+/// may not pass.
 ///
 /// # Errors
 /// The thread could not be created (`EAGAIN`: too many threads).
-pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    domain: Arc<Domain>,
+    vcpu: Arc<Vcpu>,
+    gate: Option<Arc<Gate>>,
+) -> io::Result<JoinHandle<()>> {
     let name = format!("{}/{}", vcpu.vm.name, vcpu.index);
     Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
         vcpu.thread.adopt_current_thread();
@@ -78,10 +84,12 @@ pub fn spawn(domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> io::Result<JoinHandle<()>>
         // later (PR_SET_TIMERSLACK, prctl(2)).
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
         hold_signal();
+        let refused = gate.is_some_and(|gate| !gate.pass());
         let timer = || HostTimer::for_current_thread(signal_number());
         match timer().and_then(|first| Ok([first, timer()?])) {
+            _ if refused => abandon(&domain, &vcpu, "it has no place".into()),
             Ok(timers) => Worker::new(&domain, &vcpu, timers).live(),
-            Err(error) => abandon(&domain, &vcpu, &error),
+            Err(error) => abandon(&domain, &vcpu, format!("no host timer: {error}")),
         }
         vcpu.vm.vcpu_ended();
     })
@@ -95,9 +103,9 @@ fn await_expiry(vcpu: &Vcpu, expiry: Option<u64>) {
     }
 }
 
-/// Without a host timer the vCPU cannot be run.
-fn abandon(domain: &Domain, vcpu: &Vcpu, error: &io::Error) {
-    vcpu.vm.end(Outcome::HostError(format!("vCPU {}: no host timer: {error}", vcpu.index)));
+/// Without a host timer or its place the vCPU cannot be run.
+fn abandon(domain: &Domain, vcpu: &Vcpu, why: String) {
+    vcpu.vm.end(Outcome::HostError(format!("vCPU {}: {why}", vcpu.index)));
     domain.stop_vm(&vcpu.vm);
     if let Some(held) = vcpu.take_waking() {
         held.finish();
@@ -130,7 +138,7 @@ impl<'a> Worker<'a> {
         if self.domain.policy.mode == TimerMode::Kernel {
             return in_kernel::live(&mut self);
         }
-        if self.vcpu.word.load().state() == State::WaitSipi {
+        if self.vcpu.word.load().state() == State::WaitSipi && !self.vcpu.is_isolated() {
             self.join(true);
         }
         loop {

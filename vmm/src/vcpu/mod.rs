@@ -294,7 +294,7 @@ impl Vcpu {
         self.isolated.load(Ordering::Acquire)
     }
 
-    /// Keeps it out of the hierarchy, or lets it in again. It has to be posted to.
+    /// Keeps it out of the hierarchy, or lets it in again. It has to be posted to, if it has a thread.
     pub fn set_isolated(&self, isolated: bool) {
         self.isolated.store(isolated, Ordering::Release);
     }
