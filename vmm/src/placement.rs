@@ -11,6 +11,7 @@ pub mod sched;
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -106,4 +106,3 @@ fn sched_remedy(sched: Sched) -> String {
         }
     }
 }
-
