@@ -14,6 +14,7 @@ mod limits;
 mod many;
 mod oracle;
 mod oracle_tables;
+mod placement;
 mod qemu;
 mod serial;
 mod simulate;

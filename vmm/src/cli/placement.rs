@@ -19,7 +19,7 @@ pub(super) struct PlacementOptions {
     #[arg(long, value_name = "other|batch|idle|fifo:PRIO|rr:PRIO")]
     sched: Option<Sched>,
     /// Nice value of the vCPUs' threads, -20 to 19
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(i64::from(*NICE.start())..=i64::from(*NICE.end())))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(i64::from(*NICE.start())..=i64::from(*NICE.end())))]
     nice: Option<i32>,
     /// Memory comes from these NUMA nodes only
     #[arg(long, value_name = "NODES")]

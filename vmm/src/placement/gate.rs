@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn all_go_on_when_all_are_placed() {
-        let keeper = Keeper::new(Placement { nice: Some(3), ..Placement::default() });
+        let keeper = Keeper::new(Placement { nice: Some(19), ..Placement::default() });
         let waiting = threads(&keeper, 3);
         keeper.open(3).expect("anybody may be nice");
         assert_eq!(ends(waiting), [true; 3]);

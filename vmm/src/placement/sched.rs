@@ -178,9 +178,9 @@ mod tests {
             let one = Numbers::of(all.iter().take(1));
             set_cpus(&one).expect("a CPU of its own");
             assert_eq!(cpus().expect("a mask"), one);
-            set_nice(7).expect("anybody may be nice");
+            set_nice(19).expect("anybody may be nice");
             // SAFETY: takes integers only.
-            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }, 7);
+            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }, 19);
             set_policy(Sched::Batch).expect("anybody may");
             // SAFETY: takes an integer only.
             assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_BATCH);
