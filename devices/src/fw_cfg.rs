@@ -48,8 +48,11 @@ const CMDLINE_SIZE: u16 = 0x14;
 const CMDLINE_DATA: u16 = 0x15;
 const FILES: u16 = 0x19;
 
+/// Bytes that others may have, too.
+pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// What the items say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Contents {
     /// Guest RAM, in bytes.
     pub ram: u64,
@@ -58,7 +61,7 @@ pub struct Contents {
     /// The kernel's command line, without a terminating zero.
     pub cmdline: String,
     /// The initial RAM disk, below 4 GiB, if there is one.
-    pub initrd: Option<Arc<[u8]>>,
+    pub initrd: Option<Shared>,
 }
 
 /// The device.
@@ -68,7 +71,7 @@ pub struct FwCfg {
     /// With its zero.
     cmdline: Vec<u8>,
     cmdline_size: [u8; 4],
-    initrd: Arc<[u8]>,
+    initrd: Option<Shared>,
     initrd_size: [u8; 4],
     key: u16,
     /// Bytes of the selected item that have been read; never above its size.
@@ -86,13 +89,12 @@ impl FwCfg {
         let Contents { ram, cpus, cmdline, initrd } = contents;
         let mut cmdline = cmdline.into_bytes();
         cmdline.push(0);
-        let initrd = initrd.unwrap_or_default();
         FwCfg {
             cpus: u16::try_from(cpus).unwrap_or(u16::MAX).to_le_bytes(),
             ram: ram.to_le_bytes(),
             cmdline_size: size(&cmdline),
             cmdline,
-            initrd_size: size(&initrd),
+            initrd_size: size(initrd.as_deref().map_or(&[], AsRef::as_ref)),
             initrd,
             key: SIGNATURE,
             at: 0,
@@ -106,7 +108,7 @@ impl FwCfg {
             RAM_SIZE => &self.ram,
             CPUS | CPUS_MOST => &self.cpus,
             INITRD_SIZE => &self.initrd_size,
-            INITRD_DATA => &self.initrd,
+            INITRD_DATA => self.initrd.as_deref().map_or(&[], AsRef::as_ref),
             CMDLINE_SIZE => &self.cmdline_size,
             CMDLINE_DATA => &self.cmdline,
             FILES => &[0; 4],
@@ -150,7 +152,7 @@ mod tests {
             ram: 0x1_2345_6000,
             cpus: 300,
             cmdline: "quiet".into(),
-            initrd: Some(Arc::from(b"archive".as_slice())),
+            initrd: Some(Arc::new(b"archive")),
         })
     }
 

@@ -33,6 +33,7 @@ use crate::memory::{self, MemoryError};
 use crate::msr;
 use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
+use crate::shared_image::{self, SharedImage};
 use crate::vcpu::{self, Core, Vcpu};
 use crate::vm::{Parts, VmShared};
 
@@ -177,17 +178,19 @@ pub fn build(
     let user_apic = mode != TimerMode::Kernel;
     let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
     let guest_memory = memory::create_placed(config.memory, &config.placement)?;
+    let images = Images::of(config);
     let payload = boot::Payload {
         kernel: &config.kernel,
         name: &config.kernel_name,
         cmdline: &config.cmdline,
         initrd: config.initrd.as_deref(),
+        shared: images.to_map(config),
     };
     let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
-    let bus = bus(place.console, config, &board)?;
+    let bus = bus(place.console, config, &images, &board)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
@@ -199,6 +202,7 @@ pub fn build(
         slots: place.slots,
         bus,
         board,
+        images: [images.kernel, images.initrd].into_iter().flatten().collect(),
         user_apic,
         routing: Routing::new(config.cpus as usize),
         memory: guest_memory,
@@ -257,6 +261,39 @@ fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<
     }
 }
 
+/// The images of a VM that other VMs of the process may have, too.
+struct Images {
+    kernel: Option<Arc<SharedImage>>,
+    initrd: Option<Arc<SharedImage>>,
+}
+
+impl Images {
+    fn of(config: &VmConfig) -> Self {
+        let mapped = config.placement.allows_shared_pages();
+        Images {
+            kernel: Some(&config.kernel).filter(|_| mapped).and_then(|k| shared_image::of(k)),
+            // This one is read through fw_cfg, too.
+            initrd: config.initrd.as_deref().and_then(shared_image::of),
+        }
+    }
+
+    /// Those whose pages become guest memory.
+    fn to_map(&self, config: &VmConfig) -> boot::Shared<'_> {
+        match config.placement.allows_shared_pages() {
+            true => boot::Shared { kernel: self.kernel.as_deref(), initrd: self.initrd.as_deref() },
+            false => boot::Shared::default(),
+        }
+    }
+
+    fn initrd_bytes(&self, config: &VmConfig) -> Option<fw_cfg::Shared> {
+        match (&self.initrd, &config.initrd) {
+            (Some(image), _) => Some(Arc::clone(image) as fw_cfg::Shared),
+            (None, Some(bytes)) => Some(Arc::new(Arc::clone(bytes))),
+            (None, None) => None,
+        }
+    }
+}
+
 fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
     let fd = host.kvm.create_vm().map_err(kvm("cannot create a VM"))?;
     // VMX without unrestricted guests needs it for real mode; elsewhere it does no harm.
@@ -273,12 +310,17 @@ fn create_vm(host: &Host, user_apic: bool) -> Result<VmFd, BuildError> {
 }
 
 /// The devices that every VM has.
-fn bus(console: ConsoleWriter, config: &VmConfig, board: &Arc<Board>) -> Result<Bus, BusError> {
+fn bus(
+    console: ConsoleWriter,
+    config: &VmConfig,
+    images: &Images,
+    board: &Arc<Board>,
+) -> Result<Bus, BusError> {
     let facts = Contents {
         ram: config.memory,
         cpus: config.cpus,
         cmdline: config.cmdline.clone(),
-        initrd: config.initrd.clone(),
+        initrd: images.initrd_bytes(config),
     };
     let input = Box::new(console.reader());
     let serial = SerialPort::new(console.clone(), SERIAL_IRQ).with_input(input);

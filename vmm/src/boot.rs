@@ -30,6 +30,7 @@ use std::path::Path;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::memory::{self, GuestMemory};
+use crate::shared_image::{MapError, SharedImage};
 use file::{FileError, Kind};
 use initrd::InitrdError;
 use kernel::{KernelError, Start};
@@ -51,6 +52,9 @@ pub enum BootError {
         #[source]
         fault: KernelError,
     },
+    /// The pages of the kernel's image cannot be mapped.
+    #[error(transparent)]
+    Shared(#[from] MapError),
     /// The initial RAM disk has no place.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
@@ -142,6 +146,17 @@ pub struct Payload<'a> {
     pub cmdline: &'a str,
     /// The initial RAM disk (to multiboot kernels: the module).
     pub initrd: Option<&'a [u8]>,
+    /// The images of the kernel and the RAM disk whose pages are mapped instead of copied.
+    pub shared: Shared<'a>,
+}
+
+/// Images that other VMs may be booted from, too, with the same bytes as the files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shared<'a> {
+    /// The kernel file's.
+    pub kernel: Option<&'a SharedImage>,
+    /// The initial RAM disk's.
+    pub initrd: Option<&'a SharedImage>,
 }
 
 /// Reads a kernel file as a whole.
@@ -162,7 +177,7 @@ pub fn read_initrd(path: &Path) -> Result<Vec<u8>, BootError> {
 
 /// Loads the kernel and the initial RAM disk, and writes the command line, the MP and ACPI tables for
 /// `cpus` CPUs, and what the kernel's protocol hands
-/// over. `memory` is a new guest's: all zero.
+/// over. `memory` is a new guest's: all zero, and, where images are shared, of ordinary pages.
 ///
 /// # Errors
 /// [`BootError`] when the kernel is malformed or does not fit, the RAM disk does not fit, the command
@@ -179,10 +194,18 @@ pub fn load(memory: &GuestMemory, payload: &Payload<'_>, cpus: u32) -> Result<En
     if let Some(setup) = &loaded.setup {
         setup.check_cmdline(payload.cmdline.len()).map_err(|fault| wrong(fault.into()))?;
     }
+    if let Some(image) = payload.shared.kernel {
+        for piece in &loaded.copied {
+            image.overlay(memory, *piece)?;
+        }
+    }
     let write = |what| move |source| BootError::Write { what, source };
     let info = |what| move |source| BootError::BootInfo { what, source };
     let initrd = match payload.initrd {
-        Some(bytes) => Some(initrd::load(memory, &loaded.used, loaded.initrd_most, bytes)?),
+        Some(bytes) => {
+            let (used, most) = (&loaded.used, loaded.initrd_most);
+            Some(initrd::load(memory, used, most, bytes, payload.shared.initrd)?)
+        }
         None => None,
     };
     let cmdline = [payload.cmdline.as_bytes(), &[0]].concat();

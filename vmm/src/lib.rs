@@ -30,6 +30,7 @@ pub mod msr;
 pub mod placement;
 pub mod probe;
 pub mod seats;
+pub mod shared_image;
 pub mod signals;
 pub mod simulate;
 pub mod suite;

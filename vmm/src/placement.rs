@@ -109,6 +109,12 @@ impl Placement {
         Ok(())
     }
 
+    /// Memory is of ordinary pages wherever the host has them, so it may share some with other VMs.
+    #[must_use]
+    pub fn allows_shared_pages(&self) -> bool {
+        self.hugepages.is_none() && self.numa.is_none()
+    }
+
     /// Some vCPU that is pinned may be run by other VMs' threads, where they are.
     #[must_use]
     pub fn is_pinned_loosely(&self, cpus: u32) -> bool {

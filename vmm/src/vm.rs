@@ -22,6 +22,7 @@ use crate::gdb::rendezvous::Debugger;
 use crate::guest_faults::{GuestFault, GuestFaults};
 use crate::limits::{Limits, Meters};
 use crate::memory::GuestMemory;
+use crate::shared_image::SharedImage;
 use crate::vcpu::{Held, Post};
 
 /// The limit of a VM's CPU time is looked at no more often than this, in ns.
@@ -47,6 +48,8 @@ pub struct VmShared {
     pub routing: Routing,
     /// Guest RAM, mapped as long as this lives.
     pub memory: GuestMemory,
+    /// The images whose pages it may share; VMs that are built while it lives find them.
+    pub images: Vec<Arc<SharedImage>>,
     /// KVM's descriptor; keeps the VM alive.
     pub fd: VmFd,
     /// What it may ask of the host.
@@ -86,6 +89,8 @@ pub struct Parts {
     pub routing: Routing,
     /// See [`VmShared::memory`].
     pub memory: GuestMemory,
+    /// See [`VmShared::images`].
+    pub images: Vec<Arc<SharedImage>>,
     /// See [`VmShared::fd`].
     pub fd: VmFd,
     /// See [`VmShared::limits`].
@@ -110,6 +115,7 @@ impl VmShared {
             user_apic,
             routing,
             memory,
+            images,
             fd,
             limits,
             debugger,
@@ -125,6 +131,7 @@ impl VmShared {
             user_apic,
             routing,
             memory,
+            images,
             fd,
             meters: Meters::new(&limits),
             limits,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use devices::bus::{Device, Outcome};
-use devices::fw_cfg::{Contents, FwCfg};
+use devices::fw_cfg::{Contents, FwCfg, Shared};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -43,7 +43,7 @@ fn once(random: &mut SmallRng) {
         ram: oracle.ram,
         cpus: oracle.cpus,
         cmdline: String::from_utf8(oracle.cmdline.clone()).expect("ASCII"),
-        initrd: random.random::<bool>().then(|| Arc::from(oracle.initrd.as_slice())),
+        initrd: random.random::<bool>().then(|| Arc::new(oracle.initrd.clone()) as Shared),
     });
     let oracle = if device_has_initrd(&mut device) {
         oracle

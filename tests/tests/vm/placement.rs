@@ -295,7 +295,7 @@ fn memory_is_made_of_huge_pages_if_the_pool_has_as_many() {
     let Some(free) = free_pages() else {
         return eprintln!("skipped: no huge pages of 2 MiB here");
     };
-    let memory = format!("{}M", (free + 8) * HUGE >> 20);
+    let memory = format!("{}M", ((free + 8) * HUGE) >> 20);
     let hello = |more: &[&str]| siesta(&[&["run", "--image", "hello"], more].concat());
     let ended = hello(&["--hugepages", "--memory", &memory]).expect(2);
     ended.one_line(&[&format!("{} pages are needed, {free} are free", free + 8), Pool::FILE]);

@@ -214,7 +214,8 @@ pub fn load(memory: &GuestMemory, file: &[u8]) -> Result<Loaded, BzImageError> {
         false => Start::Linux32(start),
     };
     let initrd_most = setup.initrd_most();
-    Ok(Loaded { start: entry, used, setup: Some(setup), initrd_most })
+    // It unpacks itself, and its pages seldom come to lie on the guest's.
+    Ok(Loaded { start: entry, used, setup: Some(setup), initrd_most, copied: Vec::new() })
 }
 
 /// Size of the protected-mode kernel, in bytes: what follows the boot sector and the setup sectors.

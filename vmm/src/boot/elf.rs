@@ -15,6 +15,7 @@ use super::elf_error::{ElfError, MOST_NOTES};
 use super::kernel::{Loaded, Start};
 use super::place;
 use crate::memory::{GuestMemory, HOLE_END};
+use crate::shared_image::Piece;
 
 /// The most program headers; kernels have about five.
 const MOST_HEADERS: usize = 128;
@@ -145,7 +146,10 @@ pub fn load(memory: &GuestMemory, bytes: &[u8], multiboot: bool) -> Result<Loade
             .map_err(|e| ElfError::Load(e.to_string()))?,
         Class::Elf32 => copy(memory, bytes, &segments)?,
     }
-    Ok(Loaded::new(start, segments.iter().map(|s| s.start..s.end()).collect()))
+    let piece = |s: &Segment| Piece { guest: s.start, offset: s.offset, size: s.filesz };
+    let copied = segments.iter().map(piece).collect();
+    let used = segments.iter().map(|s| s.start..s.end()).collect();
+    Ok(Loaded::new(start, used).with_copied(copied))
 }
 
 fn copy(memory: &GuestMemory, bytes: &[u8], segments: &[Segment]) -> Result<(), ElfError> {

@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::HIGH_MEMORY;
 use crate::memory::{self, GuestMemory, PAGE};
+use crate::shared_image::{Piece, SharedImage};
 
 /// The highest address of an initial RAM disk for kernels that name none: what 64-bit Linux names in
 /// its setup header.
@@ -33,22 +34,31 @@ pub enum InitrdError {
     Load(String),
 }
 
-/// Copies `initrd` to the highest page-aligned place below 3 GiB at which it ends at `most` or below
-/// (the address of its last byte) and touches none of `used`.
+/// Puts `initrd` at the highest page-aligned place below 3 GiB at which it ends at `most` or below
+/// (the address of its last byte) and touches none of `used`. Pages of `image`, which has the same bytes,
+/// are mapped; the rest, or all, is copied.
 ///
 /// # Errors
-/// [`InitrdError`] when there is no such place.
+/// [`InitrdError`] when there is no such place, or the host does not map the pages.
 pub fn load(
     memory: &GuestMemory,
     used: &[Range<u64>],
     most: u64,
     initrd: &[u8],
+    image: Option<&SharedImage>,
 ) -> Result<Range<u64>, InitrdError> {
     let size = initrd.len() as u64;
     let top = memory::low_end(memory).min(most.saturating_add(1));
     let start = highest(used, top, size).ok_or(InitrdError::NoPlace { size, top })?;
+    let copied_from = match image {
+        Some(image) => {
+            let mapped = image.overlay(memory, Piece { guest: start, offset: 0, size });
+            mapped.map_err(|fault| InitrdError::Load(fault.to_string()))?.end
+        }
+        None => start,
+    };
     memory
-        .write_slice(initrd, GuestAddress(start))
+        .write_slice(&initrd[(copied_from - start) as usize..], GuestAddress(copied_from))
         .map_err(|fault| InitrdError::Load(fault.to_string()))?;
     Ok(start..start + size)
 }
@@ -76,15 +86,28 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn place(used: &[Range<u64>], most: u64, size: usize) -> Result<Range<u64>, InitrdError> {
-        load(&memory::create(16 * MIB).unwrap(), used, most, &vec![7; size])
+        load(&memory::create(16 * MIB).unwrap(), used, most, &vec![7; size], None)
     }
 
     #[test]
     fn initrd_lies_at_the_end_of_memory_in_whole_pages() {
         let memory = memory::create(16 * MIB).unwrap();
-        let range = load(&memory, &[], USUAL_MOST, b"archive").unwrap();
+        let range = load(&memory, &[], USUAL_MOST, b"archive", None).unwrap();
         assert_eq!(range, 16 * MIB - 4096..16 * MIB - 4096 + 7);
         assert_eq!(memory.read_obj::<[u8; 7]>(GuestAddress(range.start)).unwrap(), *b"archive");
+    }
+
+    #[test]
+    fn shared_pages_and_copied_rest_are_the_whole_initrd() {
+        let bytes: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
+        let image = crate::shared_image::of(&bytes).unwrap();
+        for image in [Some(&*image), None] {
+            let memory = memory::create(16 * MIB).unwrap();
+            let range = load(&memory, &[], USUAL_MOST, &bytes, image).unwrap();
+            let mut found = vec![0; bytes.len()];
+            memory.read_slice(&mut found, GuestAddress(range.start)).unwrap();
+            assert!(found == bytes && range.end - range.start == 100_000);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::elf_error::ElfError;
 use super::initrd::USUAL_MOST;
 use super::multiboot::{self, MultibootError};
 use crate::memory::GuestMemory;
+use crate::shared_image::Piece;
 
 /// How and at which guest-physical address the guest starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +65,21 @@ pub struct Loaded {
     pub setup: Option<SetupHeader>,
     /// The highest address that the initial RAM disk's last byte may have.
     pub initrd_most: u64,
+    /// Parts of the file that lie in guest memory as they are.
+    pub copied: Vec<Piece>,
 }
 
 impl Loaded {
     /// A kernel without a setup header.
     #[must_use]
     pub fn new(start: Start, used: Vec<Range<u64>>) -> Self {
-        Loaded { start, used, setup: None, initrd_most: USUAL_MOST }
+        Loaded { start, used, setup: None, initrd_most: USUAL_MOST, copied: Vec::new() }
+    }
+
+    /// Names parts of the file that lie in guest memory as they are.
+    #[must_use]
+    pub fn with_copied(self, copied: Vec<Piece>) -> Self {
+        Loaded { copied, ..self }
     }
 }
 

@@ -25,7 +25,7 @@ fn multiboot_kernel() -> Image {
 }
 
 fn payload<'a>(kernel: &'a [u8], cmdline: &'a str) -> Payload<'a> {
-    Payload { kernel, name: "vmlinux", cmdline, initrd: None }
+    Payload { kernel, name: "vmlinux", cmdline, initrd: None, shared: Shared::default() }
 }
 
 fn refusal(cmdline: &str, kernel: &[u8]) -> String {

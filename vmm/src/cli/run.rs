@@ -107,6 +107,8 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
     for index in 0..arguments.count {
         vms.push((config.clone(), arguments.sink(index)?));
     }
+    // The VMs have their own files of the images.
+    drop(config);
     let mut policy = arguments.timer.policy(arguments.guest.timers, &facts);
     // A vCPU that is debugged is run by its own thread alone.
     policy.inline &= listener.is_none();

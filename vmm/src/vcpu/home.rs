@@ -79,11 +79,11 @@ pub fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("{}/{}", vcpu.vm.name, vcpu.index);
     Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+        hold_signal();
         vcpu.thread.adopt_current_thread();
         // SAFETY: takes integers only. Sleeps shall end when they are told to, not up to 50 us
         // later (PR_SET_TIMERSLACK, prctl(2)).
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
-        hold_signal();
         let refused = gate.is_some_and(|gate| !gate.pass());
         let timer = || HostTimer::for_current_thread(signal_number());
         match timer().and_then(|first| Ok([first, timer()?])) {
