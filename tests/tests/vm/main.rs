@@ -17,6 +17,7 @@ mod oracle_tables;
 mod placement;
 mod qemu;
 mod serial;
+mod shared_images;
 mod simulate;
 mod smp;
 mod soak;

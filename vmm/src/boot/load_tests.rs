@@ -144,3 +144,37 @@ fn memory_below_1_mib_is_refused_and_1_mib_is_not() {
     assert!(text.contains("1044480 bytes") && text.contains("--memory 2M"), "{text}");
     load(0x10_0000).unwrap();
 }
+
+/// A segment that begins at the same place in its page in the file and in memory is mapped, and the
+/// guest finds what it would find if all was copied.
+#[test]
+fn shared_kernel_and_initrd_lie_in_memory_as_copied_ones_do() {
+    const FILE_OFFSET: u64 = 64 + 56;
+    let bytes: Vec<u8> = (0..300_000u32).map(|at| (at % 253) as u8).collect();
+    let initrd: Vec<u8> = (0..200_001u32).map(|at| (at % 241) as u8).collect();
+    let kernel = Image::at(START + FILE_OFFSET, &bytes).build();
+    let images = [&kernel, &initrd].map(|bytes| crate::shared_image::of(bytes).unwrap());
+    let shared = Shared { kernel: Some(&images[0]), initrd: Some(&images[1]) };
+    let [mapped, copied] = [shared, Shared::default()].map(|shared| {
+        let memory = guest();
+        let payload = Payload { initrd: Some(&initrd), shared, ..payload(&kernel, "quiet") };
+        load(&memory, &payload, 1).unwrap();
+        memory
+    });
+    let content = |memory: &GuestMemory| {
+        let mut bytes = vec![0; 16 << 20];
+        memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes
+    };
+    assert!(content(&mapped) == content(&copied));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    for (at, size) in [(START + 4096, 300_000), ((16 << 20) - 200_704, 200_001)] {
+        use vm_memory::GuestMemoryBackend as _;
+        let [yes, no] = [&mapped, &copied].map(|memory| {
+            let host = memory.get_host_address(GuestAddress(at)).unwrap() as u64;
+            let line = maps.lines().find(|line| line.starts_with(&format!("{host:08x}-")));
+            line.is_some_and(|line| line.contains("siesta-image"))
+        });
+        assert!(yes && !no, "{at:#x}, {size} bytes");
+    }
+}
