@@ -207,6 +207,13 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         self.groups.ids().map(|id| self.view(id)).collect()
     }
 
+    /// Where a slot that takes part or did hangs: the number of its group, and its mask there.
+    #[must_use]
+    pub fn place(&self, slot: Slot) -> Option<(u32, u8)> {
+        let place = self.state(slot)?.place()?;
+        Some((place.group.number(), place.mask))
+    }
+
     fn view(&self, id: GroupId) -> GroupView {
         let group = self.groups.get(id);
         let word = group.word.load();

@@ -209,6 +209,7 @@ pub fn build(
         fd,
         debugger,
         limits: config.limits,
+        built_at: clock::now_ns(),
         ended: place.ended,
     }));
     let mut vcpus = Vec::with_capacity(vm.slots.len());

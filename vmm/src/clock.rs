@@ -36,6 +36,35 @@ pub fn thread_cpu_ns() -> u64 {
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
 }
 
+/// CPU time consumed by the whole process (`CLOCK_PROCESS_CPUTIME_ID`), in nanoseconds.
+#[must_use]
+pub fn process_cpu_ns() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is valid for writes; the clock exists for every process.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// CPU time consumed by a thread of this process, by the kernel's id of it, in nanoseconds; `None`: there
+/// is no such thread.
+#[must_use]
+pub fn cpu_ns_of(tid: i32) -> Option<u64> {
+    // As clock_getres(2) has it for processes and pthread_getcpuclockid(3) makes it for threads: the
+    // complement of the id, and in the low bits "of a thread" and "what the scheduler counted".
+    const OF_A_THREAD: i32 = 1 << 2;
+    const SCHEDULED: i32 = 2;
+    // The kernel's limit (proc(5), "pid_max"); a larger number would lose its upper bits below.
+    const LARGEST_TID: i32 = 1 << 22;
+    if !(1..=LARGEST_TID).contains(&tid) {
+        return None;
+    }
+    let clock = (!tid << 3) | OF_A_THREAD | SCHEDULED;
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is valid for writes; a thread that is gone, or another process's, gives EINVAL.
+    let rc = unsafe { libc::clock_gettime(clock, &mut ts) };
+    (rc == 0).then(|| ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64)
+}
+
 /// The host's time-stamp counter, in cycles.
 #[must_use]
 pub fn tsc() -> u64 {
@@ -52,4 +81,22 @@ pub fn tsc() -> u64 {
 pub fn moment(tsc_offset: u64) -> Moment {
     let tsc = tsc().wrapping_add(tsc_offset);
     Moment { ns: now_ns(), tsc }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_of_a_thread_is_told_by_its_id() {
+        // SAFETY: takes no argument and cannot fail.
+        let tid = unsafe { libc::gettid() };
+        let before = thread_cpu_ns();
+        let told = cpu_ns_of(tid).expect("this thread is there");
+        assert!(before <= told && told <= thread_cpu_ns());
+        assert!(told <= process_cpu_ns());
+        for nobody in [0, -1, i32::MAX, i32::MIN] {
+            assert_eq!(cpu_ns_of(nobody), None, "{nobody}");
+        }
+    }
 }

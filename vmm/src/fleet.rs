@@ -431,6 +431,25 @@ impl Fleet {
         self.shared.iter().map(Arc::as_ref).chain(own.map(|running| running.domain.as_ref()))
     }
 
+    /// The distinct domains, and the VMs of each.
+    pub fn domains_with_vms(&self) -> impl Iterator<Item = (&Domain, &[Arc<VmShared>])> {
+        let own = self.running.iter().filter(|_| self.shared.is_none());
+        let own = own.map(|running| (running.domain.as_ref(), std::slice::from_ref(&running.vm)));
+        self.shared.iter().map(|domain| (domain.as_ref(), self.vms.as_slice())).chain(own)
+    }
+
+    /// All VMs share one domain.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// How vCPUs are run.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Ends all VMs that still run, with this outcome, and waits until they have.
     pub fn stop(&mut self, outcome: impl Fn() -> Outcome) {
         for Running { vm, domain, .. } in &self.running {

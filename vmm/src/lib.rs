@@ -4,7 +4,7 @@
 //! which names the file for each question; in code, [`vcpu`] runs vCPUs, [`domain`] is what those
 //! that look after each other's timers share, [`fleet`] is several VMs in a process, [`assemble`]
 //! builds one, [`mod@bench`] measures, [`mod@simulate`] computes from [`costs`] what a larger host would
-//! do, [`cli`] is the command.
+//! do, [`mod@top`] watches a running process, [`cli`] is the command.
 
 pub mod assemble;
 pub mod backstop;
@@ -35,6 +35,7 @@ pub mod signals;
 pub mod simulate;
 pub mod suite;
 pub mod tiny_guests;
+pub mod top;
 pub mod trail;
 pub mod vcpu;
 pub mod vm;

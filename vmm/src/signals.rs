@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as a descriptor.
+//! SIGINT, SIGTERM and others as a descriptor.
 //!
 //! Owns the signal mask of the process from its start on. Must not know what a signal leads to.
 
@@ -18,6 +18,14 @@ impl Signals {
     /// # Errors
     /// What `signalfd(2)` says: too many open files.
     pub fn take() -> io::Result<Self> {
+        Signals::take_with(&[])
+    }
+
+    /// The same, with these signals beside.
+    ///
+    /// # Errors
+    /// As [`Signals::take`].
+    pub fn take_with(more: &[libc::c_int]) -> io::Result<Self> {
         // SAFETY: the set is initialised before use and outlives the calls; the new descriptor is
         // owned by nobody else.
         unsafe {
@@ -25,6 +33,9 @@ impl Signals {
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, libc::SIGINT);
             libc::sigaddset(&mut set, libc::SIGTERM);
+            for signal in more {
+                libc::sigaddset(&mut set, *signal);
+            }
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
             let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
             if fd < 0 {

@@ -66,6 +66,8 @@ pub struct VmShared {
     pub pauses: Bell,
     /// What the guest did to no effect.
     pub faults: GuestFaults,
+    /// When it was built, in host monotonic ns.
+    pub built_at: u64,
     ended: Arc<EventFd>,
 }
 
@@ -97,6 +99,8 @@ pub struct Parts {
     pub limits: Limits,
     /// See [`VmShared::debugger`].
     pub debugger: Option<Arc<Debugger>>,
+    /// See [`VmShared::built_at`].
+    pub built_at: u64,
     /// Is written when the VM's last vCPU has ended.
     pub ended: Arc<EventFd>,
 }
@@ -119,6 +123,7 @@ impl VmShared {
             fd,
             limits,
             debugger,
+            built_at,
             ended,
         } = parts;
         VmShared {
@@ -140,6 +145,7 @@ impl VmShared {
             running: AtomicU32::new(cpus),
             pauses: Bell::default(),
             faults: GuestFaults::default(),
+            built_at,
             ended,
         }
     }

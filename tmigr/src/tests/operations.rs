@@ -57,6 +57,21 @@ fn preparing_needs_an_active_slot_and_a_node() {
 }
 
 #[test]
+fn place_of_a_slot_is_a_child_of_its_group() {
+    let tree = tree::<8>(17, 1);
+    let groups = tree.groups();
+    let mut taken = std::collections::BTreeSet::new();
+    for slot in 0..17 {
+        let (group, mask) = tree.place(Slot(slot)).expect("it was prepared");
+        assert!(taken.insert((group, mask)), "slot {slot} is where another one is");
+        assert_eq!(mask.count_ones(), 1);
+        assert_eq!(groups[group as usize].level, 0);
+    }
+    assert_eq!(tree.place(Slot(17)), None);
+    assert_eq!(Hierarchy::<8>::new(3, 1).unwrap().place(Slot(0)), None, "not prepared");
+}
+
+#[test]
 fn one_slot_gets_back_what_it_gives() {
     let tree = Hierarchy::<8>::new(1, 3).unwrap();
     assert_eq!((tree.levels(), tree.crossnode_level()), (0, 0));

@@ -35,6 +35,12 @@ impl Lateness {
         self.seen_max(other.max_ns);
     }
 
+    /// The bounds in nanoseconds, in rising order, and how many values lie at or below each and above
+    /// the one before.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().map(|(&upper_ns, &count)| (upper_ns, count))
+    }
+
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -12,8 +12,9 @@ use super::options::LimitOptions;
 use super::placement::PlacementOptions;
 use super::{Failure, OK, values};
 use crate::control::client::Client;
-use crate::control::protocol::{Isolate, Named, Request, Response, Stats, VmLine};
+use crate::control::protocol::{Isolate, Named, Request, Response, VmLine};
 use crate::control::spec::{MOST, VmSpec};
+use crate::control::stats::Stats;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
 
@@ -216,12 +217,12 @@ fn table(stats: &Stats) -> String {
                 "{:<24} {:<9} {:>11} {:>11} {:>10} {:>9} {:>8} ms {:>8} ms\n",
                 format!("{}/{index}{mark}", vm.vm),
                 vcpu.state,
-                vcpu.exits,
-                vcpu.inline,
-                vcpu.handed_off,
-                vcpu.kicks,
-                vcpu.lent_ns / 1_000_000,
-                vcpu.served_ns / 1_000_000
+                vcpu.counters.exits,
+                vcpu.counters.inline,
+                vcpu.counters.handed_off,
+                vcpu.counters.kicks,
+                vcpu.counters.lent_ns / 1_000_000,
+                vcpu.counters.served_ns / 1_000_000
             );
         }
     }

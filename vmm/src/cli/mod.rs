@@ -14,7 +14,9 @@ mod rates;
 mod run;
 mod serve;
 mod simulate;
+mod stats;
 mod test;
+mod top;
 pub(crate) mod values;
 mod wrong;
 
@@ -70,6 +72,10 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Ask a running 'siesta serve'
     Ctl(ctl::CtlArguments),
+    /// Show everything that a running 'siesta serve' tells, once
+    Stats(stats::StatsArguments),
+    /// Watch a running 'siesta serve' on the terminal
+    Top(top::TopArguments),
     /// Boot kernels one by one or side by side and judge them by their exit status and serial output
     Test(test::TestArguments),
     /// List the kernels that are embedded in this program
@@ -115,6 +121,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Run(run) => run::run(device, &run),
         Command::Serve(serve) => serve::serve(device, &serve),
         Command::Ctl(ctl) => ctl::ctl(&ctl),
+        Command::Stats(stats) => stats::stats(&stats),
+        Command::Top(top) => top::top(&top),
         Command::Test(test) => test::test(device, &test),
         Command::Images => images::list(),
         Command::Bench { what: BenchCommand::Density(density) } => bench::density(device, &density),

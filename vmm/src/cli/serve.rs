@@ -58,8 +58,7 @@ pub(super) fn serve(device: &Path, arguments: &ServeArguments) -> Result<u8, Fai
         .map_err(Failure::input)?;
     let watched = fleet.watch_signals(&signals).and_then(|()| fleet.watch_signals(&server));
     watched.map_err(Failure::input)?;
-    let (apic_timer, timers) = (arguments.timer.apic_timer, arguments.timers.name());
-    let mut operator = Operator::new(fleet, &host, &facts, apic_timer, timers);
+    let mut operator = Operator::new(fleet, &host, &facts, arguments.timer.apic_timer);
     for (index, vm) in vms.iter().enumerate() {
         operator.create(vm).map_err(|what| Failure::input(format!("[[vm]] {index}: {what}")))?;
     }

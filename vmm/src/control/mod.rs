@@ -2,7 +2,8 @@
 //!
 //! [`protocol`] says what can be asked and what is answered, [`server`] carries lines to and from
 //! those who ask, [`operator`] does what they ask to a fleet, [`spec`] is a VM as it is described in a
-//! request or a configuration file, [`client`] asks. One thread, the process's main one, does all
+//! request or a configuration file, [`stats`] and [`survey`] are what a process tells about itself and how
+//! it is found out, [`client`] asks. One thread, the process's main one, does all
 //! of it: a request changes a fleet that nobody else changes. Must not know how vCPUs run.
 //!
 //! | threat | answer |
@@ -17,3 +18,5 @@ pub mod operator;
 pub mod protocol;
 pub mod server;
 pub mod spec;
+pub mod stats;
+pub mod survey;

@@ -4,18 +4,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::protocol::{
-    Isolate, LevelStats, Request, Response, Stats, VcpuStats, VmLine, VmState, VmStats,
-};
+use super::protocol::{Isolate, Request, Response, VmLine, VmState};
 use super::spec::{Loaded, VmSpec};
+use super::stats::{Counters, SCHEMA, Stats};
+use super::survey;
 use crate::assemble::ApicTimer;
+use crate::bench::Lateness;
 use crate::clock;
 use crate::fleet::Fleet;
 use crate::kvm::Host;
 use crate::probe::Facts;
-use crate::vcpu::{State, Vcpu};
 use crate::vm::{Outcome, VmShared};
 
 /// How many ended VMs are remembered.
@@ -28,7 +27,7 @@ pub struct Operator<'a> {
     host: &'a Host,
     facts: &'a Facts,
     apic_timer: ApicTimer,
-    timers: &'static str,
+    started: u64,
     created: u64,
     ended: u64,
     remembered: VecDeque<VmLine>,
@@ -36,21 +35,15 @@ pub struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    /// Operates a fleet that has no VMs yet; `timers` is its mode's name.
+    /// Operates a fleet that has no VMs yet.
     #[must_use]
-    pub fn new(
-        fleet: Fleet,
-        host: &'a Host,
-        facts: &'a Facts,
-        apic_timer: ApicTimer,
-        timers: &'static str,
-    ) -> Self {
+    pub fn new(fleet: Fleet, host: &'a Host, facts: &'a Facts, apic_timer: ApicTimer) -> Self {
         Operator {
             fleet,
             host,
             facts,
             apic_timer,
-            timers,
+            started: clock::now_ns(),
             created: 0,
             ended: 0,
             remembered: VecDeque::new(),
@@ -83,7 +76,7 @@ impl<'a> Operator<'a> {
             Request::Resume(named) => self.resume(&named.vm),
             Request::Stop(named) => self.stop(&named.vm),
             Request::Isolate(isolate) => self.isolate(&isolate),
-            Request::Stats => Ok(Response::Stats(self.stats())),
+            Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
             Request::Quit => {
                 self.quits = true;
                 Ok(Response::Done)
@@ -195,35 +188,28 @@ impl<'a> Operator<'a> {
     }
 
     fn stats(&self) -> Stats {
-        let vm_stats = |vm: &Arc<VmShared>| VmStats {
-            vm: vm.name.clone(),
-            state: self.state(vm),
-            unknown_msrs: vm.faults.msrs(),
-            absent_devices: vm.faults.addresses(),
-            vcpus: self.fleet.vcpus_of(vm).map(vcpu_stats).collect(),
-        };
-        let mut levels = Vec::new();
-        for counters in self.fleet.domains().filter_map(|domain| domain.hierarchy()) {
-            for (at, level) in counters.level_counters().iter().enumerate() {
-                if levels.len() <= at {
-                    levels.push(LevelStats::default());
-                }
-                let sum = &mut levels[at];
-                sum.walks += level.walks;
-                sum.passes += level.passes;
-                sum.expiries += level.expiries;
-            }
+        let now = clock::now_ns();
+        let mut lateness = Lateness::default();
+        let mut vms = Vec::new();
+        let mut totals = Counters::default();
+        for vm in self.fleet.vms() {
+            let stats = survey::vm(&self.fleet, vm, self.state(vm), &mut lateness, now);
+            stats.vcpus.iter().for_each(|vcpu| totals.add(&vcpu.counters));
+            vms.push(stats);
         }
-        // Levels that the tree has not grown to.
-        let used = levels.iter().rposition(|level| *level != LevelStats::default());
-        levels.truncate(used.map_or(0, |last| last + 1));
+        let hierarchies = survey::hierarchies(&self.fleet);
         Stats {
-            timers: self.timers.to_owned(),
-            at_ns: clock::now_ns(),
+            schema: SCHEMA.to_owned(),
+            at_ns: now,
+            timers: self.fleet.policy().mode.name().to_owned(),
+            process: survey::process(self.fleet.policy(), self.started, now),
             created: self.created,
             ended: self.ended,
-            vms: self.fleet.vms().iter().map(vm_stats).collect(),
-            levels,
+            totals,
+            lateness: survey::figures(&lateness),
+            vms,
+            levels: survey::levels(&hierarchies),
+            hierarchies,
         }
     }
 }
@@ -236,34 +222,5 @@ fn line(vm: &VmShared, state: VmState) -> VmLine {
         memory: vm.memory_bytes(),
         outcome: vm.outcome().map(ToString::to_string).unwrap_or_default(),
         status: vm.outcome().map(Outcome::status),
-    }
-}
-
-fn vcpu_stats(vcpu: &Vcpu) -> VcpuStats {
-    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let stats = &vcpu.stats;
-    let state = match vcpu.word.load().state() {
-        State::Home => "home",
-        State::Parked => "parked",
-        State::Borrowed(_) => "borrowed",
-        State::Waking => "waking",
-        State::WaitSipi => "wait-sipi",
-        State::Paused => "paused",
-        State::Stopped => "stopped",
-    };
-    VcpuStats {
-        state: state.to_owned(),
-        isolated: vcpu.is_isolated(),
-        exits: of(&stats.exits),
-        inline: of(&stats.inline),
-        by_helper: of(&stats.by_helper),
-        handed_off: of(&stats.handed_off),
-        kicks: of(&stats.kicks),
-        stale_timeouts: of(&stats.stale_timeouts),
-        relieved: of(&stats.relieved),
-        overdue: of(&stats.overdue),
-        rescued: of(&stats.rescued),
-        lent_ns: of(&stats.lent_ns),
-        served_ns: of(&stats.served_ns),
     }
 }

@@ -1,11 +1,12 @@
 //! What can be asked of a running process, and what it answers.
 //!
 //! A request is one line of JSON, and so is its answer; answers come in the order of the requests.
-//! Owns the words. Must not know sockets or fleets.
+//! Owns the words; those of the counters are in `stats`. Must not know sockets or fleets.
 
 use serde::{Deserialize, Serialize};
 
 use super::spec::VmSpec;
+use super::stats::Stats;
 
 /// A request: `{"command": "pause", "vm": "vm3"}`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,7 @@ pub enum Response {
     /// To [`Request::List`].
     Vms(Vec<VmLine>),
     /// To [`Request::Stats`].
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// What is wrong and what to do, in one line. Nothing was done.
     Error(String),
 }
@@ -90,80 +91,6 @@ pub struct VmLine {
     pub outcome: String,
     /// The exit status that `siesta run` would have ended with.
     pub status: Option<u8>,
-}
-
-/// Counters since the start of what they are of.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Stats {
-    /// Timer mode.
-    pub timers: String,
-    /// Monotonic time of the host, in ns: rates are differences over it.
-    pub at_ns: u64,
-    /// VMs that were created.
-    pub created: u64,
-    /// VMs that have ended.
-    pub ended: u64,
-    /// The VMs there are.
-    pub vms: Vec<VmStats>,
-    /// Levels of the hierarchies, the lowest first, all hierarchies together.
-    pub levels: Vec<LevelStats>,
-}
-
-/// Counters of a VM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VmStats {
-    /// Its name.
-    pub vm: String,
-    /// What it does.
-    pub state: VmState,
-    /// Accesses to model-specific registers that nobody serves.
-    pub unknown_msrs: u64,
-    /// Accesses to addresses of the chipset where no device is.
-    pub absent_devices: u64,
-    /// Its vCPUs.
-    pub vcpus: Vec<VcpuStats>,
-}
-
-/// Counters of a vCPU and of its thread (`vcpu::Stats`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VcpuStats {
-    /// Where the vCPU is: `home`, `parked`, `borrowed`, `waking`, `wait-sipi`, `paused`, `stopped`.
-    pub state: String,
-    /// It neither serves nor is served.
-    pub isolated: bool,
-    /// Exits that its thread handled.
-    pub exits: u64,
-    /// Timers of others that its thread expired and served.
-    pub inline: u64,
-    /// Of those, the ones while its own vCPU was halted.
-    pub by_helper: u64,
-    /// vCPUs that its thread handed to their own threads.
-    pub handed_off: u64,
-    /// Threads that it called because a responsibility began or became earlier.
-    pub kicks: u64,
-    /// Times that its thread woke for nothing.
-    pub stale_timeouts: u64,
-    /// Times that it gave up its role because its share was used up.
-    pub relieved: u64,
-    /// Looks that found its thread overdue at its duty.
-    pub overdue: u64,
-    /// Times that it was woken because nobody served it.
-    pub rescued: u64,
-    /// Time that its thread gave to other vCPUs, in ns.
-    pub lent_ns: u64,
-    /// Time that other threads gave to it, in ns.
-    pub served_ns: u64,
-}
-
-/// Counters of a level of the hierarchy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LevelStats {
-    /// Walks that reached it.
-    pub walks: u64,
-    /// Passes that looked for expired timers there.
-    pub passes: u64,
-    /// Timers that they expired.
-    pub expiries: u64,
 }
 
 #[cfg(test)]

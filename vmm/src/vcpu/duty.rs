@@ -127,6 +127,7 @@ impl<'g> Duty<'_, '_, 'g> {
     /// `bad`: the run is one of those that count against the vCPU.
     fn serve(&mut self, mut held: Held<'g>, bad: bool) -> Expired {
         let began = clock::now_ns();
+        held.vcpu.lateness.taken(held.vcpu.expiry(), began);
         let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
         let role = Role::Borrowed { limit, own: self.own_deadline };
         let leave = cycle::run(self.w, &mut held, role);
@@ -155,6 +156,7 @@ impl<'g> Duty<'_, '_, 'g> {
         Stats::add(&stats.inline, 1);
         Stats::add(&stats.by_helper, u64::from(!self.own_runs));
         Stats::add(&stats.lent_ns, spent);
+        Stats::add(&served.stats.served, 1);
         Stats::add(&served.stats.served_ns, spent);
     }
 }

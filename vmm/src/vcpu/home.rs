@@ -224,6 +224,7 @@ impl<'a> Worker<'a> {
         if self.vcpu.was_sent_away() {
             self.alone_until = Some(self.alone.leave(clock::now_ns()));
         }
+        self.vcpu.lateness.taken(self.vcpu.expiry(), clock::now_ns());
         self.activate();
         loop {
             let parked = match cycle::run(self, &mut held, Role::Home) {

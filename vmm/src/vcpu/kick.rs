@@ -37,7 +37,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-use super::place::{Nap, Place};
+use super::place::{Nap, PlaceWord};
 
 /// Size of the kernel's set of signals (KVM API, "KVM_SET_SIGNAL_MASK").
 const KERNEL_SET_BYTES: usize = 8;
@@ -103,9 +103,22 @@ pub fn take_signal() {
     unsafe { libc::sigtimedwait(&only_signal(), ptr::null_mut(), &at_once) };
 }
 
+/// Where a vCPU thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In host code.
+    Host,
+    /// In the guest of some vCPU.
+    Guest,
+    /// In a guest, and told to come out.
+    Kicked,
+    /// In [`ThreadState::sleep`].
+    Asleep,
+}
+
 /// What others may do to a vCPU thread. Shared; see the table at the head of the file.
 pub struct ThreadState {
-    place: Place,
+    place: PlaceWord,
     attention: AtomicBool,
     futex: Nap,
     tid: AtomicI32,
@@ -115,7 +128,7 @@ pub struct ThreadState {
 impl Default for ThreadState {
     fn default() -> Self {
         ThreadState {
-            place: Place::new(),
+            place: PlaceWord::new(),
             attention: AtomicBool::new(false),
             futex: Nap::new(),
             tid: AtomicI32::new(0),
@@ -126,9 +139,13 @@ impl Default for ThreadState {
 
 impl fmt::Display for ThreadState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.place.name();
-        let asleep = if self.futex.asleep() { ", asleep" } else { "" };
-        write!(f, "its thread is {place}{asleep}")
+        let place = match self.place() {
+            Place::Host => "in host code",
+            Place::Guest => "in a guest",
+            Place::Kicked => "kicked",
+            Place::Asleep => "asleep",
+        };
+        write!(f, "its thread is {place}")
     }
 }
 
@@ -144,6 +161,15 @@ impl ThreadState {
     #[must_use]
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Where the thread was at some moment.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self.place.seen() {
+            Place::Host if self.futex.asleep() => Place::Asleep,
+            place => place,
+        }
     }
 
     /// The thread says by when it will have looked at its duty in the hierarchy, in host monotonic ns;

@@ -17,6 +17,7 @@ mod home;
 mod host_timer;
 mod in_kernel;
 mod kick;
+mod lateness;
 mod lead;
 #[cfg(all(test, loom))]
 mod models;
@@ -45,7 +46,8 @@ pub use budget::{Backoff, ServiceTime, Share, Turns};
 pub use home::{Worker, spawn};
 pub(crate) use host_timer::HostTimer;
 pub(crate) use kick::Entry;
-pub use kick::{ThreadState, admit_signal, hold_signal, signal_number, take_signal};
+pub use kick::{Place, ThreadState, admit_signal, hold_signal, signal_number, take_signal};
+pub use lateness::Lateness;
 pub use word::{Post, RunWord, Snapshot, State, Tell};
 
 /// What only the holder of the run word may touch.
@@ -200,6 +202,8 @@ pub struct Stats {
     pub throttled: AtomicU64,
     /// Nanoseconds of the home thread spent in borrowed runs.
     pub lent_ns: AtomicU64,
+    /// Timers of this vCPU that other threads expired inline.
+    pub served: AtomicU64,
     /// Nanoseconds for which other threads ran this vCPU.
     pub served_ns: AtomicU64,
 }
@@ -226,6 +230,8 @@ pub struct Vcpu {
     pub thread: ThreadState,
     /// Its counters.
     pub stats: Stats,
+    /// How late its timers were looked after while it was parked.
+    pub lateness: Lateness,
     /// The timer with which it was parked last; `u64::MAX`: none. Written by the holder before it
     /// parks, read by the backstop while it is parked. Release/acquire.
     expiry: AtomicU64,
@@ -271,6 +277,7 @@ impl Vcpu {
             inbox: Inbox::new(),
             thread: ThreadState::default(),
             stats: Stats::default(),
+            lateness: Lateness::default(),
             expiry: AtomicU64::new(u64::MAX),
             isolated: AtomicBool::new(false),
             sent_away: AtomicBool::new(false),
@@ -396,6 +403,8 @@ impl Held<'_> {
         // The guest's watchdogs shall know why time has passed (KVM API, "KVM_KVMCLOCK_CTRL"). It
         // fails where the guest has no such clock.
         let _ = self.fd.kvmclock_ctrl();
+        // What becomes due meanwhile is not late.
+        self.vcpu.expiry.store(u64::MAX, Ordering::Release);
         if !self.vcpu.word.pause() {
             return Err(self);
         }

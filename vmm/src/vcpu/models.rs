@@ -19,7 +19,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use super::place::{Nap, Place};
+use super::place::{Nap, PlaceWord};
 use super::word::{Post, RunWord, State, Tell};
 
 const TIMER: u32 = 1 << 8;
@@ -166,7 +166,7 @@ fn race2_post_against_entry_is_seen_or_signalled() {
     let count = std::sync::Arc::clone(&executions);
     loom::model(move || {
         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let shared = Arc::new((RunWord::new(false), Place::new(), AtomicBool::new(false)));
+        let shared = Arc::new((RunWord::new(false), PlaceWord::new(), AtomicBool::new(false)));
         assert!(shared.0.take_waking());
         let poster = {
             let shared = Arc::clone(&shared);

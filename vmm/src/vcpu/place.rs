@@ -3,6 +3,7 @@
 //! Owns the two words of races 2 and 3 (`kick`) and their transitions. Must not know signals, futexes
 //! or run words: a transition that makes one necessary says so.
 
+use super::kick::Place;
 use super::sync::{AtomicU32, Ordering};
 
 const HOST: u32 = 0;
@@ -14,11 +15,11 @@ const ASLEEP: u32 = 1;
 const TOKEN: u32 = 2;
 
 /// In host code, in some guest, or kicked out of it.
-pub(super) struct Place(AtomicU32);
+pub(super) struct PlaceWord(AtomicU32);
 
-impl Place {
+impl PlaceWord {
     pub(super) fn new() -> Self {
-        Place(AtomicU32::new(HOST))
+        PlaceWord(AtomicU32::new(HOST))
     }
 
     /// The thread is about to enter a guest, and looks at every flag that a kick may stand for *after*
@@ -38,12 +39,12 @@ impl Place {
         self.0.compare_exchange(GUEST, KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// For messages.
-    pub(super) fn name(&self) -> &'static str {
+    /// For messages and reports.
+    pub(super) fn seen(&self) -> Place {
         match self.0.load(Ordering::Relaxed) {
-            HOST => "in host code",
-            GUEST => "in a guest",
-            _ => "kicked",
+            HOST => Place::Host,
+            GUEST => Place::Guest,
+            _ => Place::Kicked,
         }
     }
 }
