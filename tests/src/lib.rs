@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)] // a harness has to know when a child hangs
 
 pub mod kernels;
+pub mod pty;
 pub mod tracer;
 
 use std::io::Read;

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use siesta_tests::{Ended, PATIENCE, Running, command, needs_kvm, siesta};
 
-struct Served {
+pub(crate) struct Served {
     folder: tempfile::TempDir,
-    process: Running,
+    pub(crate) process: Running,
 }
 
-fn serve(more: &[&str]) -> Served {
+pub(crate) fn serve(more: &[&str]) -> Served {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("control");
     let socket = socket.to_str().expect("a plain name");
@@ -26,7 +26,7 @@ fn serve(more: &[&str]) -> Served {
     served
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < PATIENCE, "{what}");
@@ -35,11 +35,11 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 impl Served {
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("control")
     }
 
-    fn ctl(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
         let socket = self.socket();
         let socket = socket.to_str().expect("a plain name");
         siesta(&[&["ctl", "--control", socket], arguments].concat())
@@ -59,7 +59,7 @@ impl Served {
         vms.iter().map(|vm| (text(vm, "vm"), text(vm, "state"))).collect()
     }
 
-    fn quit(self) {
+    pub(crate) fn quit(self) {
         let _ = self.ctl(&["quit"]).expect(0);
         let socket = self.socket();
         let ended = self.process.wait().expect(0);

@@ -12,6 +12,7 @@ mod gdb;
 mod lifecycle;
 mod limits;
 mod many;
+mod observe;
 mod oracle;
 mod oracle_tables;
 mod placement;
