@@ -219,7 +219,7 @@ fn vms<'a>(stats: &'a Stats, rates: &'a Rates, sort: Sort, shown: &[usize]) -> T
         ])
     };
     let widths = [
-        Constraint::Min(12),
+        Constraint::Max(32),
         Constraint::Length(7),
         Constraint::Length(5),
         Constraint::Length(6),
