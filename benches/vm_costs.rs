@@ -143,6 +143,7 @@ impl Bench {
             apic_timer: ApicTimer::Auto,
             debug: false,
             limits: Default::default(),
+            placement: Default::default(),
         };
         let began = Instant::now();
         let id = fleet.create(&self.host, &self.facts, &config, Sink::Null, None).map_err(text)?;

@@ -102,12 +102,13 @@ struct CreateArguments {
     /// How much later than others' its timers may expire
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     timer_slack: Option<Duration>,
+    #[command(flatten)]
+    place: PlacementOptions,
 }
 
 /// A duration as a description has it.
 fn written(duration: Duration) -> String {
     format!("{}ns", duration.as_nanos())
-    place: PlacementOptions,
 }
 
 impl From<&CreateArguments> for VmSpec {
@@ -150,7 +151,7 @@ impl From<&Ask> for Request {
         let named = |vm: &Vm| Named { vm: vm.vm.clone() };
         match ask {
             Ask::List => Request::List,
-            Ask::Create(create) => Request::Create(create.as_ref().into()),
+            Ask::Create(create) => Request::Create(Box::new(create.as_ref().into())),
             Ask::Pause(vm) => Request::Pause(named(vm)),
             Ask::Resume(vm) => Request::Resume(named(vm)),
             Ask::Stop(vm) => Request::Stop(named(vm)),

@@ -15,7 +15,7 @@ pub enum Request {
     /// The VMs there are, and the last ones that ended.
     List,
     /// Starts VMs, all alike.
-    Create(VmSpec),
+    Create(Box<VmSpec>),
     /// Stops a VM's vCPUs until it is resumed.
     Pause(Named),
     /// Lets a paused VM go on.
