@@ -41,6 +41,9 @@ fn list(value: &Value) -> &[Value] {
 fn busy_and_ticking(more: &[&str]) -> Served {
     let served = serve(&[&["--borrow-share", "100"], more].concat());
     let _ = served.ctl(&["create", "--image", "busy", "--name", "busy"]).expect(0);
+    // Later it may be relieved where others take its CPU away.
+    let busy = serde_json::json!({"vm": "busy", "vcpu": 0});
+    until("the busy one is not migrator", || *top_migrator(&stats(&served)) == busy);
     let tick = ["create", "--image", "tick", "--cmdline", "hz=100", "--name", "t", "--count", "10"];
     let _ = served.ctl(&tick).expect(0);
     served
@@ -57,8 +60,12 @@ fn top_migrator(stats: &Value) -> &Value {
 fn stats_have_every_promised_field_and_name_the_migrators() {
     needs_kvm!();
     let served = busy_and_ticking(&["--timer-slack", "10us"]);
-    let busy = serde_json::json!({"vm": "busy", "vcpu": 0});
-    until("the busy one is not migrator at the top", || *top_migrator(&stats(&served)) == busy);
+    until("nobody is migrator at the top of two levels", || {
+        let now = stats(&served);
+        let migrator = top_migrator(&now);
+        let named = |vm: &Value| vm["vm"] == migrator["vm"] && migrator["vcpu"] == 0;
+        list(&now["levels"]).len() == 2 && list(&now["vms"]).iter().any(named)
+    });
     until("nobody is served", || number(&stats(&served)["totals"]["inline"]) > 0);
     let first = stats(&served);
     until("it does not go on", || {
@@ -268,7 +275,7 @@ fn top_shows_what_runs_and_leaves_the_terminal_as_it_was() {
     needs_kvm!();
     let served = busy_and_ticking(&[]);
     let mut shown = top(&served.socket(), &[]);
-    for part in ["siesta", "SAVED/s", "busy", "running", "level", "busy/0", "t-9"] {
+    for part in ["siesta", "SAVED/s", "busy", "running", "level", "t-9"] {
         shown.wait_for(part);
     }
     assert!(!shown.is_as_before(), "keys come one by one");
