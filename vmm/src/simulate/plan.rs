@@ -178,7 +178,7 @@ impl Plan {
         (f64::from(self.vcpus) * self.busy_share_percent / 100.0).round() as u32
     }
 
-    /// How late a host timer is armed, in nanoseconds: half the slack, as in the VMM.
+    /// How late a host timer is armed, in nanoseconds: half the slack.
     #[must_use]
     pub fn armed_late_ns(&self) -> u64 {
         self.slack_ns / 2
