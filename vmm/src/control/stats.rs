@@ -168,7 +168,8 @@ pub struct VcpuStats {
     pub slot: u32,
     /// It neither serves nor is served.
     pub isolated: bool,
-    /// CPU time of its thread, that for other vCPUs included; none once the thread has ended.
+    /// CPU time of its thread, that for other vCPUs included; none before the thread began and once it
+    /// has ended.
     #[serde(default)]
     pub cpu_ns: Option<u64>,
     /// Its counters.
