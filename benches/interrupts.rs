@@ -75,15 +75,7 @@ impl Bench {
         };
         let mut file = tempfile::tempfile().map_err(|e| e.to_string())?;
         let sink = Sink::File(file.try_clone().map_err(|e| e.to_string())?);
-        let policy = Policy {
-            mode,
-            inline: true,
-            slack_ns: 0,
-            borrow_limit_ns: 1_000_000,
-            borrow_share_percent: 25,
-            lateness_goal_ns: 500_000,
-            wakeup_ns: 50_000,
-        };
+        let policy = Policy::unmeasured(mode);
         let fleet = FleetConfig { policy, sharing: Sharing::Host, vms: vec![(config, sink)] };
         let (started, cpu_before) = (Instant::now(), Usage::of_process());
         let mut fleet = Fleet::launch(&self.host, &self.facts, fleet).map_err(|e| e.to_string())?;

@@ -117,15 +117,7 @@ impl Bench {
     }
 
     fn fleet(&self, mode: TimerMode, room: u32) -> Result<Fleet, String> {
-        let policy = Policy {
-            mode,
-            inline: true,
-            slack_ns: 0,
-            borrow_limit_ns: 1_000_000,
-            borrow_share_percent: 25,
-            lateness_goal_ns: 500_000,
-            wakeup_ns: 50_000,
-        };
+        let policy = Policy::unmeasured(mode);
         let config = FleetConfig { policy, sharing: Sharing::Host, vms: Vec::new() };
         Fleet::launch_with_room(&self.host, &self.facts, config, room).map_err(text)
     }

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use vmm::assemble::{ApicTimer, VmConfig};
 use vmm::console::Sink;
-use vmm::domain::{Policy, TimerMode};
 use vmm::placement::Placement;
 
 /// Longest time for which any command of a test may run. Not a figure that is asserted: a child
@@ -239,20 +238,6 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         placement: Placement::default(),
     };
     (config, Sink::Null)
-}
-
-/// How vCPUs are run in tests that have no wish of their own.
-#[must_use]
-pub fn policy(mode: TimerMode) -> Policy {
-    Policy {
-        mode,
-        inline: true,
-        slack_ns: 0,
-        borrow_limit_ns: 1_000_000,
-        borrow_share_percent: 25,
-        lateness_goal_ns: 500_000,
-        wakeup_ns: 50_000,
-    }
 }
 
 /// A 32-bit ELF kernel at 2 MiB whose only segment is `code`, entered at its first byte by a PVH note

@@ -66,6 +66,20 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A policy for a host of which nothing was measured, with limits that fit slow exits.
+    #[must_use]
+    pub fn unmeasured(mode: TimerMode) -> Self {
+        Policy {
+            mode,
+            inline: true,
+            slack_ns: 0,
+            borrow_limit_ns: 1_000_000,
+            borrow_share_percent: 25,
+            lateness_goal_ns: 500_000,
+            wakeup_ns: 50_000,
+        }
+    }
+
     /// How late a host timer is armed, in nanoseconds: the slack less what it takes to be there, and
     /// less the time in which those that are due by then are served, of whom the last shall not be
     /// late, either.

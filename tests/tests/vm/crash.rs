@@ -1,7 +1,7 @@
 //! Guests that do what cannot be done: one VM ends with a message, the others go on.
 
-use siesta_tests::{guest, image, needs_kvm, policy};
-use vmm::domain::TimerMode;
+use siesta_tests::{guest, image, needs_kvm};
+use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
@@ -36,7 +36,7 @@ fn crashed_vm_leaves_the_others_running() {
     for mode in [TimerMode::Migrate, TimerMode::Thread, TimerMode::Kernel] {
         let host = vmm::kvm::open().expect("KVM");
         let facts = vmm::probe::run(&host).expect("a probed host");
-        let policy = policy(mode);
+        let policy = Policy::unmeasured(mode);
         let vms = vec![
             guest("hello", "fault=triple"),
             guest("tick", "hz=100 secs=1"),

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_images::report::{REPORT_BYTES, Report, report_address};
-use siesta_tests::{PATIENCE, guest, needs_kvm, policy};
+use siesta_tests::{PATIENCE, guest, needs_kvm};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::assemble::VmConfig;
 use vmm::console::Sink;
-use vmm::domain::TimerMode;
+use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing};
 use vmm::kvm::Host;
 use vmm::probe::Facts;
@@ -32,7 +32,7 @@ impl Ground {
     }
 
     fn fleet(&self, mode: TimerMode, vms: Vec<(VmConfig, Sink)>, room: u32) -> Fleet {
-        let policy = policy(mode);
+        let policy = Policy::unmeasured(mode);
         let config = FleetConfig { policy, sharing: Sharing::Host, vms };
         Fleet::launch_with_room(&self.host, &self.facts, config, room).expect("a fleet")
     }

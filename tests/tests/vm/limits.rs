@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use guest_images::report::{REPORT_BYTES, Report, report_address};
-use siesta_tests::{PATIENCE, command, guest, needs_kvm, policy, siesta};
+use siesta_tests::{PATIENCE, command, guest, needs_kvm, siesta};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::assemble::VmConfig;
 use vmm::console::Sink;
@@ -63,7 +63,7 @@ fn capped_vm_gets_its_share_and_can_be_paused_and_stopped_meanwhile() {
     for mode in [TimerMode::Migrate, TimerMode::Thread, TimerMode::Kernel] {
         let cap = Limits { cpu_cap_percent: Some(10), ..Limits::default() };
         let vms = vec![limited(guest("busy", ""), cap), guest("tick", "hz=50")];
-        let mut fleet = fleet(policy(mode), vms);
+        let mut fleet = fleet(Policy::unmeasured(mode), vms);
         until("it computes", || progress(&fleet, 0) > 0);
         // What may be used at once is gone by then.
         std::thread::sleep(Duration::from_millis(300));
@@ -89,7 +89,7 @@ fn served_share(limits: Limits) -> f64 {
         borrow_share_percent: 100,
         // Whatever a loaded host makes of it.
         lateness_goal_ns: 10_000_000_000,
-        ..policy(TimerMode::Migrate)
+        ..Policy::unmeasured(TimerMode::Migrate)
     };
     let vms = vec![limited(guest("tick", "hz=1000"), limits), guest("busy", "")];
     let mut fleet = fleet(policy, vms);
@@ -143,7 +143,7 @@ fn slack_of_one_vm_makes_its_ticks_late_never_early_and_no_others() {
             limited(guest("tick", "hz=100 secs=1 mode=deadline phase=123456"), slack),
             guest("tick", "hz=100 secs=1 mode=deadline phase=654321"),
         ];
-        let fleet = fleet(policy(mode), vms);
+        let fleet = fleet(Policy::unmeasured(mode), vms);
         until("they end", || fleet.vms().iter().all(|vm| vm.has_ended()));
         let [slow, exact] = [0, 1].map(|id| report(&fleet, id).expect("it has ended"));
         for report in [&slow, &exact] {

@@ -4,7 +4,7 @@ use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
-use siesta_tests::{figures, guest, image, needs_kvm, policy};
+use siesta_tests::{figures, guest, image, needs_kvm};
 
 #[test]
 fn eight_vms_tick_at_once_in_every_mode() {
@@ -45,7 +45,7 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
     for mode in [TimerMode::Migrate, TimerMode::Thread] {
         let host = vmm::kvm::open().expect("KVM");
         let facts = vmm::probe::run(&host).expect("a probed host");
-        let policy = Policy { borrow_share_percent: 100, ..policy(mode) };
+        let policy = Policy { borrow_share_percent: 100, ..Policy::unmeasured(mode) };
         let vms = vec![
             guest("tick", "hz=50000"),
             guest("tick", "hz=100 secs=1"),

@@ -121,6 +121,19 @@ fn stats_have_every_promised_field_and_name_the_migrators() {
 }
 
 #[test]
+fn vm_that_used_up_its_cpu_time_is_counted_as_throttled() {
+    needs_kvm!();
+    let served = serve(&[]);
+    let capped = ["create", "--image", "busy", "--name", "capped", "--cpu-cap", "10"];
+    let _ = served.ctl(&capped).expect(0);
+    let _ = served.ctl(&["create", "--image", "busy", "--name", "free"]).expect(0);
+    let throttled = |at: usize| number(&stats(&served)["vms"][at]["vcpus"][0]["throttled"]);
+    until("it is not throttled", || throttled(0) > 2);
+    assert_eq!(throttled(1), 0, "nobody has capped it");
+    served.quit();
+}
+
+#[test]
 fn keeper_is_named_while_all_vcpus_are_halted() {
     needs_kvm!();
     let served = serve(&[]);

@@ -13,7 +13,7 @@ use guest_images::report::{REPORT_BYTES, Report, report_address};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use siesta_tests::tracer::StoppedThread;
-use siesta_tests::{PATIENCE, Running, guest, needs_kvm, policy};
+use siesta_tests::{PATIENCE, Running, guest, needs_kvm};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::assemble::VmConfig;
 use vmm::console::Sink;
@@ -88,7 +88,7 @@ fn soak(secs: u64, seed: u64) {
     };
     let host = vmm::kvm::open().expect("KVM");
     let facts = vmm::probe::run(&host).expect("a probed host");
-    let policy = Policy { slack_ns: seed % 3 * 200_000, ..policy(TimerMode::Migrate) };
+    let policy = Policy { slack_ns: seed % 3 * 200_000, ..Policy::unmeasured(TimerMode::Migrate) };
     let vms = (0..CHECKING).map(checking).collect();
     let config = FleetConfig { policy, sharing: Sharing::Host, vms };
     let mut fleet =

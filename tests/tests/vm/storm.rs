@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use siesta_tests::{PATIENCE, Running, command, figures, guest, needs_kvm, policy};
+use siesta_tests::{PATIENCE, Running, command, figures, guest, needs_kvm};
 use vmm::assemble::VmConfig;
 use vmm::console::{Sink, capture::Capture};
-use vmm::domain::TimerMode;
+use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
@@ -36,7 +36,7 @@ fn text(capture: &Capture) -> String {
 fn beside_a_neighbour(storm: &str, apic: &str, mode: TimerMode, cpus: u32) {
     let host = vmm::kvm::open().expect("KVM");
     let facts = vmm::probe::run(&host).expect("a probed host");
-    let policy = policy(mode);
+    let policy = Policy::unmeasured(mode);
     let cmdline = format!("storm={storm} apic={apic} cpus={cpus}");
     let (stormy, said) = captured("storm", &cmdline, cpus);
     let (neighbour, ticked) = captured("tick", "hz=100 secs=1", 1);

@@ -147,10 +147,7 @@ tried twice. /k: as a multiple of kernel. The figures are those of that number, 
 /// Those of `out`.
 pub(super) fn write(report: &MaxReport, out: &mut dyn Write) -> io::Result<()> {
     let plan = &report.plan;
-    if !report.command.is_empty() {
-        writeln!(out, "$ {}", report.command)?;
-    }
-    writeln!(out, "{}", report.host.lines())?;
+    super::table::opening(&report.command, &report.host, out)?;
     writeln!(
         out,
         "up to {}; {} s a trial; seed {}; --timer-slack {} us, --borrow-share {} %",

@@ -122,10 +122,7 @@ The share is that of a busy guest's thread, so only migrate knows it: the others
 ";
 
 fn write(report: &SweepReport, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    if !report.command.is_empty() {
-        writeln!(out, "$ {}", report.command)?;
-    }
-    writeln!(out, "{}", report.host.lines())?;
+    super::table::opening(&report.command, &report.host, out)?;
     writeln!(
         out,
         "{}; {} s, {} times; seed {}; --timer-slack {} us\n",

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use super::figures::{Figure, Figures, GroupFigures, LevelFigures};
+use super::host::HostFacts;
 use super::launch::{Mode, TickMode};
 use super::plan::Plan;
 use super::report::Report;
@@ -60,16 +61,21 @@ Lateness is what the guests saw, from the tick's deadline to its handler.
 thr/k, mig/k: thread and migrate as multiples of kernel.
 ";
 
+/// Writes what every table begins with: the command, if it is known, and the host.
+pub(super) fn opening(command: &str, host: &HostFacts, out: &mut dyn Write) -> io::Result<()> {
+    if !command.is_empty() {
+        writeln!(out, "$ {command}")?;
+    }
+    writeln!(out, "{}", host.lines())
+}
+
 /// Writes facts, table, marks and legend.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let plan = &report.plan;
-    if !report.command.is_empty() {
-        writeln!(out, "$ {}", report.command)?;
-    }
-    writeln!(out, "{}", report.host.lines())?;
+    opening(&report.command, &report.host, out)?;
     writeln!(
         out,
         "{}; {} s, {} times; seed {}; --timer-slack {} us, --borrow-share {} %",

@@ -133,7 +133,7 @@ fn vm_text(vm: &VmStats) -> String {
         let counters = &vcpu.counters;
         text += &format!(
             "  {index}: {}{}, thread {}, CPU time {}; exits {}, inline {} (by helper {}), served {}, \
-             handed off {}, kicks {}, stale {}, relieved {}, overdue {}, rescued {}; lent {}, \
+             handed off {}, kicks {}, stale {}, relieved {}, overdue {}, rescued {}, throttled {}; lent {}, \
              given {}\n",
             vcpu.state.escape_debug(),
             if vcpu.isolated { ", isolated" } else { "" },
@@ -149,6 +149,7 @@ fn vm_text(vm: &VmStats) -> String {
             counters.relieved,
             counters.overdue,
             counters.rescued,
+            counters.throttled,
             time(Some(counters.lent_ns)),
             time(Some(counters.served_ns)),
         );

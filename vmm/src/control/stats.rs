@@ -93,6 +93,9 @@ pub struct Counters {
     pub overdue: u64,
     /// Times that the vCPU was woken because nobody served it.
     pub rescued: u64,
+    /// Times that the thread slept because its VM had used up its CPU time.
+    #[serde(default)]
+    pub throttled: u64,
     /// Time that the thread gave to other vCPUs.
     pub lent_ns: u64,
     /// Time that other threads gave to the vCPU.
@@ -260,6 +263,7 @@ impl Counters {
             relieved,
             overdue,
             rescued,
+            throttled,
             lent_ns,
             served_ns,
         } = *other;
@@ -274,6 +278,7 @@ impl Counters {
             (&mut self.relieved, relieved),
             (&mut self.overdue, overdue),
             (&mut self.rescued, rescued),
+            (&mut self.throttled, throttled),
             (&mut self.lent_ns, lent_ns),
             (&mut self.served_ns, served_ns),
         ] {
@@ -328,6 +333,7 @@ mod tests {
             relieved: 8,
             overdue: 9,
             rescued: 10,
+            throttled: 13,
             lent_ns: 11,
             served_ns: u64::MAX,
         };

@@ -123,6 +123,7 @@ fn vcpu_stats(vcpu: &Vcpu) -> VcpuStats {
             relieved: of(&stats.relieved),
             overdue: of(&stats.overdue),
             rescued: of(&stats.rescued),
+            throttled: of(&stats.throttled),
             lent_ns: of(&stats.lent_ns),
             served_ns: of(&stats.served_ns),
         },

@@ -29,6 +29,8 @@ pub struct PerSecond {
     pub overdue: Option<f64>,
     /// vCPUs woken by the backstop.
     pub rescued: Option<f64>,
+    /// Sleeps of threads whose VMs had used up their CPU time.
+    pub throttled: Option<f64>,
     /// Percent of a CPU that threads gave to others' vCPUs.
     pub lent_percent: Option<f64>,
 }
@@ -134,6 +136,7 @@ pub fn between(before: Option<&Stats>, after: &Stats) -> Rates {
             relieved: rate(sum.relieved),
             overdue: rate(sum.overdue),
             rescued: rate(sum.rescued),
+            throttled: rate(sum.throttled),
             lent_percent: percent(sum.lent_ns),
         },
         p50_ns: lateness.quantile_ns(0.5),
@@ -194,6 +197,7 @@ fn since(after: &Counters, before: Option<&Counters>) -> Counters {
         relieved: after.relieved.saturating_sub(before.relieved),
         overdue: after.overdue.saturating_sub(before.overdue),
         rescued: after.rescued.saturating_sub(before.rescued),
+        throttled: after.throttled.saturating_sub(before.throttled),
         lent_ns: after.lent_ns.saturating_sub(before.lent_ns),
         served_ns: after.served_ns.saturating_sub(before.served_ns),
     }

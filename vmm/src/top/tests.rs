@@ -194,7 +194,7 @@ fn picture_has_process_rates_budget_lateness_migrators_and_vms() {
     for part in [
         "VMs 2 (3 created, 1 ended)  vCPUs 2  CPU 90.0 %  saved 100 wakeups/s, 600 in all",
         "a second: exits 250  inline 100  by helper 0  handed off 3.00",
-        "budget: share 25 %  lent 25.0 %  relieved/s 0  limit 100 us  slack 0 ns",
+        "budget: share 25 %  lent 25.0 %  relieved/s 0  throttled/s 0  limit 100 us  slack 0 ns",
         "lateness: p50 40.0 us  p99 40.0 us  max 40.0 us  goal 5.00 ms",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(part)), "no '{part}' in {lines:#?}");

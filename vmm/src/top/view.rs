@@ -104,9 +104,10 @@ fn header(stats: &Stats, rates: &Rates) -> Vec<Line<'static>> {
             number(all.rescued),
         )),
         Line::raw(format!(
-            "budget: share {share}  lent {}  relieved/s {}  limit {}  slack {}",
+            "budget: share {share}  lent {}  relieved/s {}  throttled/s {}  limit {}  slack {}",
             percent(all.lent_percent),
             number(all.relieved),
+            number(all.throttled),
             time(Some(process.borrow_limit_ns)),
             time(Some(process.slack_ns)),
         )),

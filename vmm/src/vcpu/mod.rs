@@ -9,6 +9,7 @@
 
 mod budget;
 mod cycle;
+mod deadlines;
 mod duty;
 mod entry;
 mod errands;
@@ -19,6 +20,7 @@ mod in_kernel;
 mod kick;
 mod lateness;
 mod lead;
+mod membership;
 #[cfg(all(test, loom))]
 mod models;
 mod place;

@@ -1,0 +1,165 @@
+//! What a vCPU thread sets its host timers for.
+//!
+//! Owns the three of them: for the next thing to do, for the end of a borrowed run, and for the backstop,
+//! which is called if this thread does not come. Must not know what is done then.
+
+use std::hint;
+
+use super::cycle::Role;
+use super::earlier;
+use super::home::Worker;
+use super::host_timer::HostTimer;
+use crate::backstop::{self, MARGIN_NS};
+use crate::clock;
+
+impl Worker<'_> {
+    /// The thread is about to sleep until `back`. A signal would only end the sleep.
+    pub(super) fn rest_timer(&mut self, back: Option<u64>) {
+        self.push_backstop();
+        self.turns.halted();
+        self.set_busy(false);
+        let now = clock::now_ns();
+        self.timer.disarm_before(back.unwrap_or(u64::MAX), now);
+        self.spare_cut(back, now);
+    }
+
+    pub(super) fn still_timers(&mut self) {
+        let now = clock::now_ns();
+        self.timer.arm(None, 0, now);
+        self.cut.arm(None, 0, now);
+    }
+
+    /// Nobody is served before `next`: if the timer that cuts borrowed runs would fire before it can
+    /// have a meaning, it is moved to where it will have one, so that it need not be set then.
+    pub(super) fn spare_cut(&mut self, next: Option<u64>, now: u64) {
+        let limit = self.domain.policy.borrow_limit_ns;
+        match next {
+            None => self.cut.arm(None, 0, now),
+            Some(next) if self.cut.fires_before(next.saturating_add(limit), now) => {
+                self.cut.arm(Some(next.saturating_add(limit)), limit, now);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Says by when this thread will have done its duty, and sets the timer that calls the backstop
+    /// otherwise. A time that was said before and is near enough is left, as setting it costs a
+    /// system call.
+    pub(super) fn push_backstop(&mut self) {
+        let Some(tid) = self.domain.backstop() else { return };
+        let policy = &self.domain.policy;
+        let patience = policy.patience_ns();
+        let said = self.vcpu.thread.back_by();
+        let wanted = match self.responsibility() {
+            None => u64::MAX,
+            Some(at) => {
+                let least = at.saturating_add(patience);
+                let most = least.saturating_add(MARGIN_NS);
+                if (least..=most).contains(&said) {
+                    return;
+                }
+                most
+            }
+        };
+        if wanted == said {
+            return;
+        }
+        self.vcpu.thread.set_back_by(wanted);
+        if self.backstop.is_none() {
+            match HostTimer::for_thread(tid, backstop::signal_number()) {
+                Ok(timer) => self.backstop = Some(timer),
+                Err(error) => return tracing::warn!(%error, "no timer for the backstop"),
+            }
+        }
+        if let Some(timer) = &mut self.backstop {
+            timer.arm(Some(wanted).filter(|at| *at != u64::MAX), 0, clock::now_ns());
+        }
+    }
+
+    /// Arms the thread's host timer for the earliest time at which it has to be out of the guest,
+    /// whose own timers fire next at `deadline`.
+    /// Answers whether there is any time to run.
+    #[must_use]
+    pub(super) fn arm(&mut self, deadline: Option<u64>, role: Role, now: u64) -> bool {
+        let (late, limit_ns) = (self.domain.armed_late_ns(), self.domain.policy.borrow_limit_ns);
+        let guest = deadline.map(|at| at.saturating_add(late));
+        let exact = match role {
+            Role::Borrowed { own, .. } => earlier(guest, own),
+            Role::Home => {
+                self.push_backstop();
+                earlier(guest, self.home_limit(late))
+            }
+        };
+        if exact.is_some_and(|at| at <= now) {
+            return false;
+        }
+        match role {
+            Role::Home => {
+                self.timer.arm(exact, 0, now);
+                self.spare_cut(exact, now);
+            }
+            // A run that ends somewhat late costs less than a timer set for each, so an armed time
+            // up to one limit later is left alone.
+            Role::Borrowed { limit, .. } => {
+                self.cut.arm(Some(limit), limit_ns, now);
+                if let Some(at) = exact.filter(|at| !self.cut.fires_before(*at, now)) {
+                    self.timer.arm(Some(at), 0, now);
+                }
+            }
+        }
+        true
+    }
+
+    /// In mode `kernel`: arms the thread's host timer for the chipset's timers alone. Answers whether
+    /// there is any time to run.
+    #[must_use]
+    pub(super) fn arm_for_board(&mut self, deadline: Option<u64>, now: u64) -> bool {
+        if deadline.is_some_and(|at| at <= now) {
+            return false;
+        }
+        self.timer.arm(deadline, 0, now);
+        true
+    }
+
+    /// A signal ended a run.
+    pub(super) fn interrupted(&mut self, now: u64) {
+        if let Some(late) = self.timer.fired(now) {
+            self.lead.record(late);
+        }
+    }
+
+    /// This thread enters a guest in that role.
+    pub(super) fn entered(&mut self, role: Role) {
+        if role == Role::Home {
+            self.turns.entered();
+        }
+    }
+
+    /// Waits until `now` is the time of the next duty, if that is nearer than the host timer can be
+    /// aimed, or of the own timer; answers the time.
+    pub(super) fn await_duty(&self, own: Option<u64>, now: u64) -> u64 {
+        let near = now.saturating_add(self.lead());
+        let soon = |at: &u64| *at <= near;
+        let Some(at) = self.responsibility().filter(soon) else { return now };
+        let at = own.map_or(at, |own| own.min(at));
+        let mut now = now;
+        while now < at && !self.vcpu.thread.attention() && !self.vcpu.word.load().attention() {
+            hint::spin_loop();
+            now = clock::now_ns();
+        }
+        now
+    }
+
+    /// With slack there is no hurry.
+    pub(super) fn lead(&self) -> u64 {
+        if self.domain.armed_late_ns() == 0 { self.lead.ns() } else { 0 }
+    }
+
+    pub(super) fn home_limit(&self, late: u64) -> Option<u64> {
+        let duty = self.responsibility().map(|at| {
+            let aimed = at.saturating_add(late).saturating_sub(self.lead());
+            aimed.max(self.turns.until())
+        });
+        earlier(duty, self.rejoin_at)
+    }
+}
