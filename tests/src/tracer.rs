@@ -27,6 +27,13 @@ impl StoppedThread {
         }
         Ok(stopped)
     }
+
+    /// The number of the system call that it was stopped in, or at the end of.
+    #[must_use]
+    pub fn system_call(&self) -> Option<libc::c_long> {
+        let told = fs::read_to_string(format!("/proc/{}/syscall", self.0)).ok()?;
+        told.split_ascii_whitespace().next()?.parse().ok().filter(|number| *number >= 0)
+    }
 }
 
 impl Drop for StoppedThread {

@@ -24,6 +24,7 @@ use crate::boot::{self, BootError, StateError};
 use crate::clock;
 use crate::console::ConsoleWriter;
 use crate::cpuid::{self, CpuidError};
+use crate::descriptors;
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Debugger;
 use crate::in_kernel_lines;
@@ -98,7 +99,7 @@ pub enum BuildError {
     #[error(transparent)]
     Host(#[from] KvmError),
     /// An ioctl.
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}{}", descriptors::hint(Some(.source.errno())))]
     Kvm {
         /// What was tried.
         what: &'static str,
@@ -107,7 +108,7 @@ pub enum BuildError {
         source: kvm_ioctls::Error,
     },
     /// No descriptor for the debugger.
-    #[error("cannot set up the debugger: {0} (limit: ulimit -n)")]
+    #[error("cannot set up the debugger: {0}{hint}", hint = descriptors::hint(.0.raw_os_error()))]
     Debugger(#[source] std::io::Error),
     /// The devices' addresses collide.
     #[error("cannot set up devices: {0}")]

@@ -16,10 +16,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::assemble::{self, BuildError, Built, Place, VmConfig};
 use crate::backstop::Backstop;
 use crate::console::{self, Sink};
+use crate::descriptors;
 use crate::domain::{Domain, DomainError, Policy, TimerMode};
 use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
+use crate::memory::{self, MemoryError};
 use crate::placement::gate::Keeper;
 use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
@@ -54,8 +56,11 @@ pub enum FleetError {
     /// A thread could not be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// All VMs together have more memory than the host could ever serve.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// Out of descriptors.
-    #[error("cannot set up the fleet: {0} (limit: ulimit -n)")]
+    #[error("cannot set up the fleet: {0}{hint}", hint = descriptors::hint(.0.raw_os_error()))]
     Descriptors(#[source] io::Error),
 }
 
@@ -204,6 +209,8 @@ impl Fleet {
         sink: Sink,
         name: Option<String>,
     ) -> Result<u32, FleetError> {
+        let others = self.vms.iter().map(|vm| vm.memory_bytes()).sum();
+        memory::check_sum(others, config.memory)?;
         let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
         let domain = match &self.shared {
             Some(domain) => Arc::clone(domain),

@@ -16,6 +16,7 @@ pub mod console;
 pub mod control;
 pub mod costs;
 pub mod cpuid;
+pub mod descriptors;
 pub mod domain;
 pub mod event_loop;
 pub mod fleet;

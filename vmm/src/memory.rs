@@ -2,7 +2,7 @@
 //!
 //! Owns nothing once made; the VM owns the [`GuestMemory`]. Must not know what is in the memory.
 
-#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION
+#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION, sysinfo(2)
 
 mod backing;
 
@@ -30,6 +30,11 @@ pub const HOLE_END: u64 = 0x1_0000_0000;
 
 /// The most memory a guest can have, in bytes: 64 TiB, half of what a Linux process can map.
 pub const MOST: u64 = 1 << 46;
+
+/// How many times the host's memory and swap all guests of a process may have together. Guests that
+/// use little of theirs are many on a host; but KVM keeps 0.25 % of a guest's memory for its own tables
+/// from the start, used or not, so that a sum without bound takes the host down.
+pub const OVERCOMMIT: u64 = 32;
 
 /// Why a guest has no memory.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +122,19 @@ pub enum MemoryError {
         #[source]
         fault: io::Error,
     },
+    /// All guests together have more than the host can keep account of.
+    #[error(
+        "--memory: {bytes} bytes ({}) beside the other VMs' {} are more than {OVERCOMMIT} times the \
+         host's memory and swap ({}): use fewer VMs or less memory", mib(*.bytes), mib(*.others), mib(*.host)
+    )]
+    Sum {
+        /// What was asked for, in bytes.
+        bytes: u64,
+        /// What the other VMs have, in bytes.
+        others: u64,
+        /// What the host has, swap included, in bytes.
+        host: u64,
+    },
     /// The host does not bind memory to the nodes.
     #[error("--numa {nodes}: the host refuses these nodes: {fault}")]
     Bind {
@@ -145,6 +163,35 @@ fn round_up(bytes: u64) -> u64 {
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
+}
+
+/// Whether one more guest of `bytes` may be, where the others have `others` bytes together.
+///
+/// # Errors
+/// [`MemoryError::Sum`]: no.
+pub fn check_sum(others: u64, bytes: u64) -> Result<(), MemoryError> {
+    check_sum_on(host_bytes(), others, bytes)
+}
+
+fn check_sum_on(host: u64, others: u64, bytes: u64) -> Result<(), MemoryError> {
+    let most = host.saturating_mul(OVERCOMMIT);
+    if others.saturating_add(bytes) > most {
+        return Err(MemoryError::Sum { bytes, others, host });
+    }
+    Ok(())
+}
+
+/// Memory and swap of the host, in bytes (sysinfo(2)).
+fn host_bytes() -> u64 {
+    // SAFETY: all bytes zero are a valid structure, which outlives the call.
+    let info = unsafe {
+        let mut info: libc::sysinfo = std::mem::zeroed();
+        if libc::sysinfo(&mut info) != 0 {
+            return u64::MAX;
+        }
+        info
+    };
+    info.totalram.saturating_add(info.totalswap).saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Maps `bytes` of zeroed memory: one region from address 0 up to [`HOLE_START`], what is left in a
@@ -253,6 +300,16 @@ mod tests {
     use vm_memory::Bytes;
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn all_guests_together_have_no_more_than_the_host_can_keep_account_of() {
+        let host = 1 << 30;
+        assert!(check_sum_on(host, 31 << 30, 1 << 30).is_ok());
+        let error = check_sum_on(host, 31 << 30, (1 << 30) + PAGE).expect_err("too much");
+        assert!(error.to_string().contains("beside the other VMs' 31744 MiB"), "{error}");
+        assert!(check_sum_on(host, u64::MAX, PAGE).is_err());
+        assert!(check_sum(0, PAGE).is_ok());
+    }
 
     #[test]
     fn small_guest_has_one_zeroed_region_at_0() {

@@ -54,10 +54,59 @@ impl Served {
         assert_eq!(self.ctl(&[&create[..], &more].concat()).0, 0);
     }
 
-    fn counter(&self, vm: usize, key: &str) -> u64 {
+    fn vms(&self) -> Vec<serde_json::Value> {
         let (_, answer) = self.ctl(&["stats", "--json"]);
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        answer["stats"]["vms"][vm]["vcpus"][0][key].as_u64().expect("a number")
+        answer["stats"]["vms"].as_array().expect("VMs").clone()
+    }
+
+    fn counter(&self, vm: usize, key: &str) -> u64 {
+        self.vms()[vm]["vcpus"][0][key].as_u64().expect("a number")
+    }
+
+    /// Stops a thread where it holds nothing that others need: in the guest of its own vCPU. In host
+    /// code it may hold a lock, and a vCPU that it has borrowed nobody else could enter.
+    fn stop_in_its_own_guest(&self, tid: i32) -> StoppedThread {
+        let began = Instant::now();
+        loop {
+            let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+            if stopped.system_call() == Some(libc::SYS_ioctl) && !self.somebody_stays_borrowed() {
+                return stopped;
+            }
+            drop(stopped);
+            assert!(began.elapsed() < PATIENCE, "it is never in its own guest");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Others may borrow a vCPU for a moment.
+    fn somebody_stays_borrowed(&self) -> bool {
+        let borrowed = || {
+            let vms = self.vms();
+            let state = |vm: &serde_json::Value| vm["vcpus"][0]["state"].clone();
+            vms.iter()
+                .filter(|vm| state(vm) == "borrowed")
+                .map(|vm| vm["vm"].to_string())
+                .collect::<Vec<_>>()
+        };
+        let mut held = borrowed();
+        for _ in 0..20 {
+            if held.is_empty() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            let now = borrowed();
+            held.retain(|vm| now.contains(vm));
+        }
+        true
+    }
+
+    /// Whether vCPU 0 of that VM is migrator of anything.
+    fn migrates(&self, name: &str) -> bool {
+        let (_, answer) = self.ctl(&["stats", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let groups = answer["stats"]["hierarchies"][0]["groups"].as_array().expect("groups");
+        groups.iter().any(|group| group["migrator"]["vm"] == name)
     }
 
     /// All ticking guests have ended by themselves, each with all its ticks.
@@ -71,7 +120,8 @@ impl Served {
         for index in 0..TICKING {
             let serial = self.folder.path().join(format!("{name}.{index}"));
             let text = fs::read_to_string(serial).expect("its output");
-            assert_eq!(figures(&text, "ticks"), [f64::from(100 * secs)], "{text}");
+            // One more where the last came later than the next was due.
+            assert!(figures(&text, "ticks")[0] >= f64::from(100 * secs), "{text}");
             assert_eq!(figures(&text, "early"), [0.0], "{text}");
         }
     }
@@ -84,18 +134,20 @@ fn timers_of_a_stopped_migrator_are_served_by_others_and_it_comes_back() {
     needs_kvm!();
     let served = Served::start();
     assert_eq!(served.ctl(&["create", "--image", "busy", "--name", "busy"]).0, 0);
-    served.tick("first", 2);
-    served.until("the busy one serves nobody", || served.counter(0, "inline") > 20);
+    served.tick("first", 5);
+    served.until("the busy one serves nobody", || served.counter(0, "inline") > 3);
     let tid = thread_of(served.process.pid(), "busy/0").expect("its thread");
-    let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+    let stopped = served.stop_in_its_own_guest(tid);
+    // On a loaded host another may have been given the duties just before.
+    let migrator = served.migrates("busy");
     let inline = served.counter(0, "inline");
-    served.all_ticked("first", 2);
+    served.all_ticked("first", 5);
     assert_eq!(served.counter(0, "inline"), inline, "it was stopped");
-    assert!(served.counter(0, "overdue") > 0);
+    assert!(!migrator || served.counter(0, "overdue") > 0);
     drop(stopped);
-    served.tick("second", 1);
-    served.until("it does not come back", || served.counter(0, "inline") > inline + 20);
-    served.all_ticked("second", 1);
+    // They tick for longer than anybody waits: a host that starves it again keeps it away for a while.
+    served.tick("second", 3600);
+    served.until("it does not come back", || served.counter(0, "inline") > inline + 3);
     assert_eq!(served.ctl(&["quit"]).0, 0);
     let _ = served.process.wait().expect(0);
 }

@@ -204,3 +204,20 @@ fn initrd_that_is_missing_or_too_large() {
     fs::write(path, vec![1; 64 << 20]).expect("a file");
     refused(&arguments, &["initrd has 67108864 bytes", "--memory"]);
 }
+
+#[test]
+fn more_vms_than_descriptors_name_the_limit() {
+    needs_kvm!();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 60; exec "$0" run --image tick --count 100"#]);
+    shell.arg(siesta_tests::binary());
+    let ended = siesta_tests::Running::start(shell).wait().expect(2);
+    ended.one_line(&["open files", "limit is 60", "ulimit -n"]);
+}
+
+#[test]
+fn more_memory_than_the_host_can_keep_account_of() {
+    needs_kvm!();
+    let arguments = ["run", "--image", "tick", "--memory", "65536G"];
+    refused(&arguments, &["--memory", "beside the other VMs'", "use fewer VMs or less memory"]);
+}

@@ -97,17 +97,11 @@ fn try_once(
         }
         // Limits of the host are what is looked for. One guest must be possible, though.
         Err(BenchError::Launch { source, .. }) if vms > 1 => {
-            (None, Some(format!("cannot be started: {}", with_limit(chain(source.as_ref())))))
+            (None, Some(format!("cannot be started: {}", chain(source.as_ref()))))
         }
         Err(error) => return Err(error),
     };
     Ok(Trial { mode, trial: round, vms, passes: why_not.is_none(), why_not, figures })
-}
-
-/// Names the limit that KVM's own error does not name.
-fn with_limit(line: String) -> String {
-    let descriptors = line.contains("Too many open files") && !line.contains("ulimit");
-    if descriptors { format!("{line} (limit: ulimit -n)") } else { line }
 }
 
 /// Why a trial does not pass; `None` if it does.

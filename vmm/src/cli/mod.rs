@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::descriptors;
 use crate::kvm;
 
 /// Everything went as it should.
@@ -116,6 +117,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    descriptors::raise();
     let device = &arguments.kvm_device;
     let outcome = match arguments.command {
         Command::Run(run) => run::run(device, &run),
