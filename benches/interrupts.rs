@@ -72,6 +72,7 @@ impl Bench {
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),
+            virtio: Default::default(),
         };
         let mut file = tempfile::tempfile().map_err(|e| e.to_string())?;
         let sink = Sink::File(file.try_clone().map_err(|e| e.to_string())?);

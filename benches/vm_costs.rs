@@ -136,6 +136,7 @@ impl Bench {
             debug: false,
             limits: Default::default(),
             placement: Default::default(),
+            virtio: Default::default(),
         };
         let began = Instant::now();
         let id = fleet.create(&self.host, &self.facts, &config, Sink::Null, None).map_err(text)?;

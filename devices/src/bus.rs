@@ -35,7 +35,7 @@ pub enum Outcome {
     Reset,
     /// The guest powers the machine off.
     PowerOff,
-    /// The device gives an edge on this ISA interrupt line.
+    /// The device gives an edge on this interrupt line ([`crate::chipset::Chipset::pulse`]).
     Edge(u8),
     /// The chipset has errands ([`crate::chipset::Board::take_errand`]).
     Errands,

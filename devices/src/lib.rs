@@ -26,3 +26,4 @@ pub mod rtc;
 pub mod serial;
 mod sync;
 pub mod time;
+pub mod virtio;

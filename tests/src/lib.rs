@@ -236,6 +236,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         debug: false,
         limits: Default::default(),
         placement: Placement::default(),
+        virtio: Default::default(),
     };
     (config, Sink::Null)
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use devices::apic::{ApicConfig, LocalApic, Routing};
-use devices::bus::{Bus, BusBuilder, BusError};
+use devices::bus::{BusBuilder, BusError};
 use devices::chipset::{Board, ChipsetConfig, SERIAL_IRQ};
 use devices::debug_exit::{self, DebugExit};
 use devices::debug_port::{self, DebugPort};
@@ -36,6 +36,7 @@ use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::shared_image::{self, SharedImage};
 use crate::vcpu::{self, Core, Vcpu};
+use crate::virtio::{self, Backend, VirtioConfig, VirtioError};
 use crate::vm::{Parts, VmShared};
 
 /// Frequency of the virtual APIC timer at divide-by-1, as KVM's and QEMU's.
@@ -78,6 +79,8 @@ pub struct VmConfig {
     pub limits: Limits,
     /// Where on the host it is.
     pub placement: Placement,
+    /// Its virtio devices.
+    pub virtio: VirtioConfig,
 }
 
 /// Why a VM could not be built.
@@ -113,6 +116,9 @@ pub enum BuildError {
     /// The devices' addresses collide.
     #[error("cannot set up devices: {0}")]
     Devices(#[from] BusError),
+    /// The virtio devices, or what is behind them.
+    #[error(transparent)]
+    Virtio(#[from] VirtioError),
     /// Registers could not be set.
     #[error(transparent)]
     State(#[from] StateError),
@@ -158,6 +164,8 @@ pub struct Built {
     pub vm: Arc<VmShared>,
     /// Its vCPUs, in order. None has a thread, or sits in the domain.
     pub vcpus: Vec<Arc<Vcpu>>,
+    /// The host's ends of its virtio devices. None serves.
+    pub backends: Vec<Box<dyn Backend>>,
 }
 
 /// Builds the VM.
@@ -178,6 +186,7 @@ pub fn build(
     let mode = place.domain.policy.mode;
     let user_apic = mode != TimerMode::Kernel;
     let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
+    let devices = virtio::open(&config.virtio)?;
     let guest_memory = memory::create_placed(config.memory, &config.placement)?;
     let images = Images::of(config);
     let payload = boot::Payload {
@@ -186,12 +195,14 @@ pub fn build(
         cmdline: &config.cmdline,
         initrd: config.initrd.as_deref(),
         shared: images.to_map(config),
+        virtio: devices.len(),
     };
     let entry = boot::load(&guest_memory, &payload, config.cpus)?;
     let fd = create_vm(host, user_apic)?;
     memory::register(&fd, &guest_memory)?;
     let board = Arc::new(Board::new(&chipset(config, memory::low_end(&guest_memory), user_apic)));
     let bus = bus(place.console, config, &images, &board)?;
+    let (bus, backends) = virtio::plug(devices, &fd, &guest_memory, bus)?;
     let debugger = match config.debug {
         true => Some(Arc::new(Debugger::new(config.cpus).map_err(BuildError::Debugger)?)),
         false => None,
@@ -201,7 +212,7 @@ pub fn build(
         id: place.id,
         cpus: config.cpus,
         slots: place.slots,
-        bus,
+        bus: bus.freeze(),
         board,
         images: [images.kernel, images.initrd].into_iter().flatten().collect(),
         user_apic,
@@ -250,7 +261,7 @@ pub fn build(
         vcpu.set_isolated(config.placement.isolate.contains(index));
         vcpus.push(Arc::new(vcpu));
     }
-    Ok(Built { vm, vcpus })
+    Ok(Built { vm, vcpus, backends })
 }
 
 fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<bool, BuildError> {
@@ -317,7 +328,7 @@ fn bus(
     config: &VmConfig,
     images: &Images,
     board: &Arc<Board>,
-) -> Result<Bus, BusError> {
+) -> Result<BusBuilder, BusError> {
     let facts = Contents {
         ram: config.memory,
         cpus: config.cpus,
@@ -333,7 +344,7 @@ fn bus(
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;
-    Ok(board.attach(bus)?.freeze())
+    board.attach(bus)
 }
 
 /// `low`: bytes of memory below 4 GiB.

@@ -148,6 +148,8 @@ pub struct Payload<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The images of the kernel and the RAM disk whose pages are mapped instead of copied.
     pub shared: Shared<'a>,
+    /// How many virtio devices the ACPI tables tell of.
+    pub virtio: usize,
 }
 
 /// Images that other VMs may be booted from, too, with the same bytes as the files.
@@ -211,7 +213,7 @@ pub fn load(memory: &GuestMemory, payload: &Payload<'_>, cpus: u32) -> Result<En
     let cmdline = [payload.cmdline.as_bytes(), &[0]].concat();
     memory.write_slice(&cmdline, GuestAddress(CMDLINE)).map_err(write("the command line"))?;
     mptable::write(memory, cpus).map_err(write("the MP table"))?;
-    acpi::write(memory, cpus).map_err(write("the ACPI tables"))?;
+    acpi::write(memory, cpus, payload.virtio).map_err(write("the ACPI tables"))?;
     let (initrd, setup) = (initrd.as_ref(), loaded.setup.as_ref());
     match Entry::from(loaded.start).kind {
         EntryKind::Pvh => pvh::write(memory, initrd).map_err(info("the PVH start info"))?,

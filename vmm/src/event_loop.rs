@@ -1,6 +1,7 @@
 //! The thread that does what vCPU threads must not: I/O that may block.
 //!
-//! Owns the consoles and the `event-manager` they are registered with. Must not know VMs.
+//! Owns what it carries, consoles and virtio devices, and the `event-manager` that they are registered
+//! with. Must not know VMs.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -32,7 +33,35 @@ pub enum EventLoopError {
     Start(#[source] io::Error),
 }
 
-/// A console, and what its descriptors are watched for. The loop serves nothing else.
+/// Something that the loop carries. What it does in a turn may not block: all else waits meanwhile.
+pub trait Carried: MutEventSubscriber + Send {
+    /// It is carried no more.
+    fn finish(&mut self);
+}
+
+/// Changes what a descriptor, named `data`, is watched for: from `held`, which becomes `wanted`.
+pub fn watch(
+    ops: &mut EventOps<'_>,
+    data: u32,
+    held: &mut Option<(RawFd, EventSet)>,
+    wanted: Option<(RawFd, EventSet)>,
+) {
+    let events = |(fd, set)| Events::with_data_raw(fd, data, set);
+    let outcome = match (*held, wanted) {
+        (old, new) if old == new => return,
+        (Some(old), None) => ops.remove(events(old)),
+        (None, Some(new)) => ops.add(events(new)),
+        (Some(old), Some(new)) if old.0 == new.0 => ops.modify(events(new)),
+        (Some(old), Some(new)) => ops.remove(events(old)).and_then(|()| ops.add(events(new))),
+        (None, None) => return,
+    };
+    if let Err(error) = outcome {
+        tracing::error!(?error, "cannot watch a descriptor");
+    }
+    *held = wanted;
+}
+
+/// A console, and what its descriptors are watched for.
 struct Carrier {
     console: Console,
     interests: [Option<(RawFd, EventSet)>; Source::ALL.len()],
@@ -59,22 +88,7 @@ impl Carrier {
         let Carrier { console, interests, failures: _ } = self;
         let mut update = |console: &Console| {
             for (at, (source, held)) in Source::ALL.into_iter().zip(&mut *interests).enumerate() {
-                let wanted = console.interest(source);
-                let events = |(fd, set)| Events::with_data_raw(fd, at as u32, set);
-                let outcome = match (*held, wanted) {
-                    (old, new) if old == new => continue,
-                    (Some(old), None) => ops.remove(events(old)),
-                    (None, Some(new)) => ops.add(events(new)),
-                    (Some(old), Some(new)) if old.0 == new.0 => ops.modify(events(new)),
-                    (Some(old), Some(new)) => {
-                        ops.remove(events(old)).and_then(|()| ops.add(events(new)))
-                    }
-                    (None, None) => continue,
-                };
-                if let Err(error) = outcome {
-                    tracing::error!(?error, "cannot watch a console");
-                }
-                *held = wanted;
+                watch(ops, at as u32, held, console.interest(source));
             }
         };
         update(console);
@@ -82,7 +96,9 @@ impl Carrier {
         // The listening socket is watched again once the client has gone.
         update(console);
     }
+}
 
+impl Carried for Carrier {
     fn finish(&mut self) {
         if let Err(error) = self.console.finish() {
             self.lost(&error);
@@ -110,13 +126,13 @@ impl MutEventSubscriber for Carrier {
     }
 }
 
-/// A console that the loop carries.
+/// What the loop carries, by number.
 #[derive(Debug)]
-pub struct ConsoleId(SubscriberId);
+pub struct CarriedId(SubscriberId);
 
 /// The running thread.
 pub struct EventLoop {
-    endpoint: RemoteEndpoint<Carrier>,
+    endpoint: RemoteEndpoint<Box<dyn Carried>>,
     /// Written once, by the loop's own thread.
     stop: Arc<AtomicBool>,
     done: Receiver<()>,
@@ -129,7 +145,7 @@ impl EventLoop {
     /// # Errors
     /// [`EventLoopError`]: out of descriptors or threads.
     pub fn start() -> Result<Self, EventLoopError> {
-        let mut manager = EventManager::<Carrier>::new().map_err(EventLoopError::Manager)?;
+        let mut manager = EventManager::<Box<dyn Carried>>::new().map_err(EventLoopError::Manager)?;
         let endpoint = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
@@ -155,23 +171,32 @@ impl EventLoop {
     ///
     /// # Errors
     /// The thread is gone.
-    pub fn add(&self, console: Console) -> Result<ConsoleId, EventLoopError> {
-        let carrier = Carrier { console, interests: [None; Source::ALL.len()], failures: 0 };
-        let added = self.endpoint.call_blocking(move |manager| {
-            Ok::<_, event_manager::Error>(manager.add_subscriber(carrier))
-        });
-        added.map(ConsoleId).map_err(EventLoopError::Manager)
+    pub fn add(&self, console: Console) -> Result<CarriedId, EventLoopError> {
+        let interests = [None; Source::ALL.len()];
+        self.carry(Box::new(Carrier { console, interests, failures: 0 }))
     }
 
-    /// Carries what is left of a console's output, and closes it. Does not wait for it.
-    pub fn remove(&self, console: ConsoleId) {
+    /// Carries something from now on.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn carry(&self, carried: Box<dyn Carried>) -> Result<CarriedId, EventLoopError> {
+        let added = self.endpoint.call_blocking(move |manager| {
+            Ok::<_, event_manager::Error>(manager.add_subscriber(carried))
+        });
+        added.map(CarriedId).map_err(EventLoopError::Manager)
+    }
+
+    /// Carries what is left of a console's output, and closes it; stops carrying anything else. Does
+    /// not wait for it.
+    pub fn remove(&self, id: CarriedId) {
         let removed = self.endpoint.fire(move |manager| {
-            if let Ok(mut carrier) = manager.remove_subscriber(console.0) {
-                carrier.finish();
+            if let Ok(mut carried) = manager.remove_subscriber(id.0) {
+                carried.finish();
             }
         });
         if let Err(error) = removed {
-            tracing::error!(?error, "cannot close a console");
+            tracing::error!(?error, "cannot close what the event loop carries");
         }
     }
 }

@@ -15,10 +15,10 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::assemble::{self, BuildError, Built, Place, VmConfig};
 use crate::backstop::Backstop;
-use crate::console::{self, Sink};
+use crate::console::{self, Console, Sink};
 use crate::descriptors;
 use crate::domain::{Domain, DomainError, Policy, TimerMode};
-use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
+use crate::event_loop::{CarriedId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
 use crate::kvm::Host;
 use crate::memory::{self, MemoryError};
@@ -27,6 +27,8 @@ use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::seats;
 use crate::vcpu::{self, Post, State, Vcpu};
+use crate::virtio::{self, Backend, VirtioError};
+use crate::virtio::wiring::Line;
 use crate::vm::{Outcome, VmShared};
 
 /// Which vCPUs look after each other's timers (`--share`).
@@ -53,6 +55,9 @@ pub enum FleetError {
     /// A thread, of a vCPU or the backstop's, could not be started.
     #[error("cannot start a thread: {0} (limits: ulimit -u, cgroup pids.max)")]
     Thread(#[source] io::Error),
+    /// What is behind a virtio device could not be started.
+    #[error(transparent)]
+    Virtio(#[from] VirtioError),
     /// A thread could not be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
@@ -86,7 +91,8 @@ struct Running {
     vm: Arc<VmShared>,
     domain: Arc<Domain>,
     vcpus: Vec<Arc<Vcpu>>,
-    console: Option<ConsoleId>,
+    console: Option<CarriedId>,
+    devices: Vec<virtio::Running>,
     /// Where its threads are to run; none: anywhere.
     place: Option<Placement>,
     threads: Vec<JoinHandle<()>>,
@@ -239,7 +245,7 @@ impl Fleet {
                 return Err(error.into());
             }
         };
-        let Built { vm, vcpus } = built;
+        let Built { vm, vcpus, backends } = built;
         for vcpu in &vcpus {
             domain.add(Arc::clone(vcpu));
         }
@@ -260,21 +266,38 @@ impl Fleet {
         self.next_id += 1;
         self.vms.push(Arc::clone(&vm));
         let place = Some(&config.placement).filter(|place| place.concerns_threads()).cloned();
-        let running = Running { vm, domain, vcpus, console: None, place, threads: Vec::new() };
+        let mut running = Running {
+            vm,
+            domain,
+            vcpus,
+            console: None,
+            devices: Vec::new(),
+            place,
+            threads: Vec::new(),
+        };
+        let carried = self.carry(&mut running, console, backends);
         self.running.push(running);
-        let carried = self.event_loop.as_ref().map(|event_loop| event_loop.add(console));
-        match carried.transpose() {
-            Ok(console) => {
-                if let Some(last) = self.running.last_mut() {
-                    last.console = console;
-                }
-            }
-            Err(error) => {
-                self.remove(id, || Outcome::HostError(error.to_string()));
-                return Err(error.into());
-            }
+        if let Err(error) = carried {
+            self.remove(id, || Outcome::HostError(error.to_string()));
+            return Err(error);
         }
         Ok(id)
+    }
+
+    /// Has a VM's console and devices served.
+    fn carry(
+        &self,
+        running: &mut Running,
+        console: Console,
+        backends: Vec<Box<dyn Backend>>,
+    ) -> Result<(), FleetError> {
+        let Some(event_loop) = &self.event_loop else { return Ok(()) };
+        running.console = Some(event_loop.add(console)?);
+        for backend in backends {
+            let line = Line::new(&running.vm, &running.domain, backend.irq());
+            running.devices.push(backend.start(line, event_loop)?);
+        }
+        Ok(())
     }
 
     fn start(&mut self, index: usize) -> Result<(), FleetError> {
@@ -354,7 +377,8 @@ impl Fleet {
     pub fn remove(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
         let index = self.position(id)?;
         self.vms.remove(index);
-        let Running { vm, domain, vcpus, console, threads, .. } = self.running.remove(index);
+        let Running { vm, domain, vcpus, console, devices, threads, .. } =
+            self.running.remove(index);
         if !vm.has_ended() {
             vm.end(outcome());
         }
@@ -365,8 +389,11 @@ impl Fleet {
         }
         domain.dismiss(&vm.slots);
         drop(vcpus);
-        if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
-            event_loop.remove(console);
+        if let Some(event_loop) = &self.event_loop {
+            devices.into_iter().for_each(|device| device.stop(event_loop));
+            if let Some(console) = console {
+                event_loop.remove(console);
+            }
         }
         seats::settle(FREE_PATIENCE, || Arc::strong_count(&vm) == 1);
         Some(vm)
@@ -470,11 +497,12 @@ impl Fleet {
             let _ = thread.join();
         }
         if let Some(event_loop) = self.event_loop.take() {
-            self.running.iter_mut().filter_map(|running| running.console.take()).for_each(
-                |console| {
+            for running in &mut self.running {
+                running.devices.drain(..).for_each(|device| device.stop(&event_loop));
+                if let Some(console) = running.console.take() {
                     event_loop.remove(console);
-                },
-            );
+                }
+            }
         }
     }
 }

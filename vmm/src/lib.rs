@@ -39,4 +39,5 @@ pub mod tiny_guests;
 pub mod top;
 pub mod trail;
 pub mod vcpu;
+pub mod virtio;
 pub mod vm;

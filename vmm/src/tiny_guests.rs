@@ -61,6 +61,7 @@ impl TinyGuests {
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),
+            virtio: Default::default(),
         };
         Ok((config, Sink::Null))
     }

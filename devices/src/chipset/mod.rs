@@ -108,7 +108,7 @@ pub struct Chipset {
     /// Lines that the guest holds asserted itself, whatever else drives them.
     held: u32,
     /// With external controllers: edges that have not been told.
-    pulses: u16,
+    pulses: u32,
 }
 
 impl Chipset {
@@ -180,11 +180,15 @@ impl Chipset {
         self.ioapic.end_of_interrupt(vector);
     }
 
-    /// A device gives an edge on an ISA line, 0 to 15; others are ignored. The line stays asserted
-    /// until the next one: a PIC does not hear of a request that is gone before it is acknowledged.
+    /// A device gives an edge on a line, 0 to 23, of which those from 16 on are the I/O APIC's alone;
+    /// others are ignored. The line stays asserted until the next one: a PIC does not hear of a
+    /// request that is gone before it is acknowledged.
     pub fn pulse(&mut self, irq: u8) {
+        if irq >= LINES {
+            return;
+        }
         if self.external {
-            self.pulses |= 1_u16.checked_shl(u32::from(irq)).unwrap_or(0);
+            self.pulses |= 1 << irq;
         } else {
             self.drive(irq, false);
             self.drive(irq, true);
@@ -235,7 +239,7 @@ impl Chipset {
             let bit = self.pulses & self.pulses.wrapping_neg();
             self.pulses ^= bit;
             // What follows is the end of the pulse, or the level that the line has now.
-            self.untold |= u32::from(bit);
+            self.untold |= bit;
             return Some(Errand::Line { irq: bit.trailing_zeros() as u8, asserted: true });
         }
         if self.untold == 0 {

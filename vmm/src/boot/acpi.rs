@@ -10,17 +10,18 @@
 //! | FADT | PM1a registers, PM timer (32 bits), power button, reset register, SCI 9; ACPI mode is always on (no SMI command); no sleep button, VGA or 8042 |
 //! | FACS | nothing; other hardware than "reduced" has to have one |
 //! | MADT | a local APIC for each CPU, x2APIC entries from ID 255 on; the I/O APIC; interrupt 0 at GSI 2, the SCI level-triggered; NMI at LINT1 |
-//! | DSDT | `\_S5` (off), COM1, and a processor device for each of the first [`MOST_PROCESSOR_DEVICES`] CPUs |
+//! | DSDT | `\_S5` (off), COM1, the virtio devices, and a processor device for each of the first [`MOST_PROCESSOR_DEVICES`] CPUs |
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    self, Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope,
+    self, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
 };
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
+use devices::virtio::mmio;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::layout::{self, DSDT, IO_APIC, LOCAL_APIC, PM_TIMER, PM1A_CONTROL, PM1A_EVENT, RSDP};
@@ -46,12 +47,13 @@ const HIGH_EDGE: u16 = 0b0101;
 const HIGH_LEVEL: u16 = 0b1101;
 
 /// Writes all tables for `cpus` CPUs with local APIC IDs, and processor UIDs, from 0 on. CPUs above
-/// [`MOST_CPUS`] are not listed.
+/// [`MOST_CPUS`] are not listed. There are the first `virtio` virtio devices of
+/// [`layout::virtio_window`].
 ///
 /// # Errors
 /// When guest memory ends below 1 MiB.
-pub fn write(memory: &GuestMemory, cpus: u32) -> Result<(), GuestMemoryError> {
-    memory.write_slice(&dsdt(cpus), GuestAddress(DSDT))?;
+pub fn write(memory: &GuestMemory, cpus: u32, virtio: usize) -> Result<(), GuestMemoryError> {
+    memory.write_slice(&dsdt(cpus, virtio), GuestAddress(DSDT))?;
     // The RSDP has 36 bytes; the FACS has to be aligned to 64.
     let mut at = RSDP + 64;
     let mut put = |bytes: &[u8]| {
@@ -167,7 +169,19 @@ fn madt(cpus: u32) -> Vec<u8> {
     table(*b"APIC", 5, &body)
 }
 
-fn dsdt(cpus: u32) -> Vec<u8> {
+/// The device of this number. Linux looks for virtio devices of this ID.
+fn virtio_device(index: usize) -> Vec<u8> {
+    let Some(window) = layout::virtio_window(index) else { return Vec::new() };
+    let registers = Memory32Fixed::new(true, window.address as u32, mmio::BYTES as u32);
+    let line = Interrupt::new(true, true, false, false, u32::from(window.irq));
+    let id = Name::new("_HID".into(), &"LNRO0005");
+    let uid = Name::new("_UID".into(), &(index as u32));
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers, &line]));
+    let path = format!("VR{index:02X}").as_str().into();
+    bytes(&Device::new(path, vec![&id, &uid, &resources]))
+}
+
+fn dsdt(cpus: u32, virtio: usize) -> Vec<u8> {
     let off =
         Name::new("_S5_".into(), &Package::new(vec![&SLEEP_TYPE_OFF, &SLEEP_TYPE_OFF, &0u8, &0u8]));
     let mut body = bytes(&off);
@@ -177,6 +191,7 @@ fn dsdt(cpus: u32) -> Vec<u8> {
     let uid = Name::new("_UID".into(), &aml::ONE);
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &line]));
     let mut devices = bytes(&Device::new("COM1".into(), vec![&id, &uid, &resources]));
+    (0..virtio).for_each(|index| devices.extend(virtio_device(index)));
     let id = Name::new("_HID".into(), &"ACPI0007");
     for uid in 0..cpus.min(MOST_PROCESSOR_DEVICES) {
         let path = format!("C{uid:03X}").as_str().into();

@@ -1,6 +1,7 @@
 //! Tests of the ACPI tables: found and walked as a guest does.
 
 use super::*;
+use crate::boot::layout::MOST_VIRTIO;
 use crate::boot::layout::tests::{place, sum};
 use crate::memory;
 
@@ -10,7 +11,7 @@ struct Tables(GuestMemory);
 impl Tables {
     fn new(cpus: u32) -> Self {
         let memory = memory::create(2 << 20).unwrap();
-        write(&memory, cpus).unwrap();
+        write(&memory, cpus, MOST_VIRTIO).unwrap();
         Tables(memory)
     }
 
@@ -152,6 +153,23 @@ fn dsdt_switches_off_and_has_a_serial_port_and_processors() {
     assert_eq!(has(&[0x89, 6, 0, 3, 1, 4, 0, 0, 0]), 1);
     assert_eq!(has(b"ACPI0007\0"), 0x12);
     assert_eq!((has(b"C000"), has(b"C011"), has(b"C012")), (1, 1, 0));
+}
+
+#[test]
+fn dsdt_has_the_virtio_devices_each_with_registers_and_a_line_of_its_own() {
+    let tables = Tables::new(1);
+    let dsdt = tables.table(DSDT, b"DSDT");
+    let has = |what: &[u8]| dsdt.windows(what.len()).filter(|window| *window == what).count();
+    assert_eq!(has(b"LNRO0005\0"), MOST_VIRTIO);
+    assert_eq!((has(b"VR00"), has(b"VR0E"), has(b"VR0F")), (1, 1, 0));
+    for index in 0..MOST_VIRTIO {
+        let window = layout::virtio_window(index).expect("there are as many");
+        let [a, b, c, d] = (window.address as u32).to_le_bytes();
+        assert_eq!(has(&[0x86, 9, 0, 1, a, b, c, d, 0, 0x10, 0, 0]), 1, "registers of {index}");
+        // A consumer's interrupt: edge-triggered, active high, not shared.
+        assert_eq!(has(&[0x89, 6, 0, 3, 1, window.irq, 0, 0, 0]), 1, "line of {index}");
+    }
+    assert_eq!(layout::virtio_window(MOST_VIRTIO), None);
 }
 
 #[test]

@@ -22,6 +22,7 @@
 use std::ops::Range;
 
 use devices::acpi_pm;
+use devices::virtio::mmio;
 
 use crate::memory::{self, GuestMemory, HOLE_END};
 
@@ -98,6 +99,30 @@ pub const RESET_VALUE: u8 = 0x06;
 pub const SCI: u8 = 9;
 /// `SLP_TYP` of sleep state S5 (off), in bits 12:10 of the PM1a control register.
 pub const SLEEP_TYPE_OFF: u8 = acpi_pm::SLP_TYP_S5;
+
+/// Guest-physical address of the first virtio device's registers; the others' follow, a page each.
+pub const VIRTIO: u64 = 0xd000_0000;
+/// Lines of the virtio devices, in their order: those of the I/O APIC alone first, then ISA
+/// interrupts of devices that there are not.
+const VIRTIO_LINES: [u8; MOST_VIRTIO] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 10, 11, 3, 6, 12, 14];
+/// The most virtio devices of a VM.
+pub const MOST_VIRTIO: usize = 15;
+
+/// Where a virtio device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VirtioWindow {
+    /// Guest-physical address of its page of registers.
+    pub address: u64,
+    /// Its interrupt line, and GSI: edge-triggered, active high.
+    pub irq: u8,
+}
+
+/// Where the virtio device of this number is, if there can be as many.
+#[must_use]
+pub fn virtio_window(index: usize) -> Option<VirtioWindow> {
+    let irq = *VIRTIO_LINES.get(index)?;
+    Some(VirtioWindow { address: VIRTIO + index as u64 * mmio::BYTES, irq })
+}
 
 /// Every range that the boot structures take, with its name, in ascending order.
 pub const TAKEN: [(&str, Range<u64>); 10] = [

@@ -25,7 +25,8 @@ fn multiboot_kernel() -> Image {
 }
 
 fn payload<'a>(kernel: &'a [u8], cmdline: &'a str) -> Payload<'a> {
-    Payload { kernel, name: "vmlinux", cmdline, initrd: None, shared: Shared::default() }
+    let shared = Shared::default();
+    Payload { kernel, name: "vmlinux", cmdline, initrd: None, shared, virtio: 0 }
 }
 
 fn refusal(cmdline: &str, kernel: &[u8]) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::devices::DeviceOptions;
 use super::options::LimitOptions;
 use super::placement::PlacementOptions;
 use super::{Failure, OK, values};
@@ -104,6 +105,8 @@ struct CreateArguments {
     timer_slack: Option<Duration>,
     #[command(flatten)]
     place: PlacementOptions,
+    #[command(flatten)]
+    devices: DeviceOptions,
 }
 
 /// A duration as a description has it.
@@ -142,6 +145,7 @@ impl From<&CreateArguments> for VmSpec {
             nice,
             numa,
             hugepages,
+            rng: from.devices.rng,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod costs;
 mod ctl;
+mod devices;
 mod images;
 pub(crate) mod options;
 mod placement;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::devices::DeviceOptions;
 use super::options::{self, GuestOptions, TimerOptions};
 use super::placement::PlacementOptions;
 use super::{Failure, images, values};
@@ -35,6 +36,8 @@ pub(super) struct RunArguments {
     initrd: Option<PathBuf>,
     #[command(flatten)]
     guest: GuestOptions,
+    #[command(flatten)]
+    devices: DeviceOptions,
     /// Serial output goes into this file instead of standard output, or to whoever connects to a unix
     /// socket; with --count into FILE.0, FILE.1, ...
     #[arg(long, value_name = "FILE|unix:SOCKET")]
@@ -101,6 +104,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         debug: arguments.gdb.is_some(),
         limits: arguments.guest.limits.limits(),
         placement: arguments.place.placement(),
+        virtio: arguments.devices.config(),
     };
     let listener = arguments.listen()?;
     let mut vms = Vec::new();

@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::placement::numbers::Numbers;
 use crate::placement::sched::Sched;
 use crate::placement::{self, HugePages, Isolated, Placement};
+use crate::virtio::VirtioConfig;
 
 /// Most VMs of one description.
 pub const MOST: u32 = 4096;
@@ -94,6 +95,9 @@ pub struct VmSpec {
         deserialize_with = "placement::hugepages"
     )]
     pub hugepages: Option<HugePages>,
+    /// It has an entropy device.
+    #[serde(default)]
+    pub rng: bool,
 }
 
 fn one() -> u32 {
@@ -216,12 +220,17 @@ impl VmSpec {
             debug: false,
             limits,
             placement: self.placement()?,
+            virtio: self.virtio(),
         };
         let names = (0..self.count).map(|index| {
             let name = self.name.as_ref()?;
             Some(if self.count == 1 { name.clone() } else { format!("{name}-{index}") })
         });
         Ok(Loaded { config, names: names.collect(), serial: self.serial.clone() })
+    }
+
+    fn virtio(&self) -> VirtioConfig {
+        VirtioConfig { rng: self.rng }
     }
 
     fn placement(&self) -> Result<Placement, String> {

@@ -78,6 +78,7 @@ impl Guests {
                 debug: false,
                 limits: Default::default(),
                 placement: Placement::default(),
+                virtio: Default::default(),
             };
             Ok::<_, LaunchError>((config, Sink::Null))
         };

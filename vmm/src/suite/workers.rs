@@ -217,6 +217,7 @@ impl Worker<'_> {
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),
+            virtio: Default::default(),
         };
         let fleet = FleetConfig {
             policy: plan.policy.clone(),

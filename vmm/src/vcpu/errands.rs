@@ -87,8 +87,13 @@ impl Domain {
         // Any access to the port will do; this one changes nothing.
         let scratch = *serial::COM1.start() + serial::SCRATCH;
         if let Outcome::Edge(irq) = vm.bus.pio_read(scratch, &mut [0], clock::now_ns()) {
-            self.board(vm, None, |chipset| chipset.pulse(irq));
+            self.device_edge(vm, irq);
         }
+    }
+
+    /// A device gives an edge on a line, 0 to 23, from a thread that is no vCPU's.
+    pub fn device_edge(&self, vm: &VmShared, irq: u8) {
+        self.board(vm, None, |chipset| chipset.pulse(irq));
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Next {
     Debug(Reason),
     /// A level-triggered interrupt with this vector has ended: the I/O APIC is to be told.
     EndOfInterrupt(u8),
-    /// A device gives an edge on an ISA interrupt line.
+    /// A device gives an edge on an interrupt line.
     Edge(u8),
     /// The chipset has errands.
     Errands,

@@ -1,0 +1,160 @@
+//! The virtio devices of a VM: which there are, where they are, and what of the host is behind them.
+//!
+//! Owns the list of devices and the order in which a VM gets them: opened before anything of the VM
+//! exists, so that what is wrong with a file is said first; wired when memory and bus are there
+//! ([`wiring`]); started when the VM is ([`Backend`]). Must not know how registers and requests work,
+//! which is `devices::virtio`'s.
+//!
+//! A back-end never works on a vCPU's thread: the event loop carries those that cannot block
+//! ([`on_loop`]).
+
+pub mod entropy;
+pub mod on_loop;
+pub mod wiring;
+
+use std::io;
+
+use devices::bus::{BusBuilder, BusError};
+use devices::virtio::rng::Rng;
+use kvm_ioctls::VmFd;
+use thiserror::Error;
+
+use self::entropy::HostEntropy;
+use self::on_loop::{HostSide, OnLoop};
+use self::wiring::{Line, Wired};
+use crate::boot::layout::{MOST_VIRTIO, VirtioWindow, virtio_window};
+use crate::event_loop::{CarriedId, EventLoop, EventLoopError};
+use crate::memory::GuestMemory;
+
+/// The virtio devices of a VM, as they are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VirtioConfig {
+    /// There is an entropy device.
+    pub rng: bool,
+}
+
+/// Why a VM does not get its virtio devices.
+#[derive(Debug, Error)]
+pub enum VirtioError {
+    /// More than there are windows and interrupt lines.
+    #[error("{asked} virtio devices: a VM has room for {MOST_VIRTIO}; leave some out")]
+    TooMany {
+        /// How many were asked for.
+        asked: usize,
+    },
+    /// Out of descriptors.
+    #[error("cannot set up a virtio device: {0} (limit: ulimit -n)")]
+    Descriptors(#[source] io::Error),
+    /// KVM does not catch the driver's notifications.
+    #[error("cannot have KVM signal a virtio queue: {0}")]
+    Notify(#[source] kvm_ioctls::Error),
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The event loop.
+    #[error(transparent)]
+    EventLoop(#[from] EventLoopError),
+}
+
+/// A device that was opened and belongs to no VM yet.
+pub trait Plug: Send {
+    /// Puts it into a VM.
+    ///
+    /// # Errors
+    /// [`VirtioError`]: descriptors, KVM or the bus.
+    fn plug(self: Box<Self>, into: &mut Socket<'_>) -> Result<Box<dyn Backend>, VirtioError>;
+}
+
+/// Where a device goes.
+pub struct Socket<'a> {
+    /// The VM.
+    pub vm: &'a VmFd,
+    /// Its memory.
+    pub memory: &'a GuestMemory,
+    /// Its bus, which [`wiring::wire`] takes and puts back.
+    pub bus: BusBuilder,
+    /// Address and interrupt line.
+    pub window: VirtioWindow,
+}
+
+/// The host's end of a device of a VM that was not started.
+pub trait Backend: Send {
+    /// Begins to serve the device. `line`: how it interrupts.
+    ///
+    /// # Errors
+    /// [`VirtioError`]: the event loop is gone, or there is no thread.
+    fn start(self: Box<Self>, line: Line, event_loop: &EventLoop) -> Result<Running, VirtioError>;
+
+    /// The device's interrupt line.
+    fn irq(&self) -> u8;
+}
+
+/// The host's end of a device at work.
+#[derive(Debug)]
+pub enum Running {
+    /// Carried by the event loop.
+    OnLoop(CarriedId),
+}
+
+impl Running {
+    /// Ends the service. Nothing of it touches guest memory after the event loop has come to it.
+    pub fn stop(self, event_loop: &EventLoop) {
+        match self {
+            Running::OnLoop(id) => event_loop.remove(id),
+        }
+    }
+}
+
+/// Opens what the devices need of the host, in the order in which the guest finds them.
+///
+/// # Errors
+/// [`VirtioError`]: too many, or one that cannot be opened.
+pub fn open(config: &VirtioConfig) -> Result<Vec<Box<dyn Plug>>, VirtioError> {
+    let mut devices: Vec<Box<dyn Plug>> = Vec::new();
+    if config.rng {
+        devices.push(Box::new(OnLoop(Rng::new(HostEntropy))));
+    }
+    match devices.len() {
+        asked if asked > MOST_VIRTIO => Err(VirtioError::TooMany { asked }),
+        _ => Ok(devices),
+    }
+}
+
+/// Puts the devices into a VM, each into the window of its number. Answers the bus and the devices'
+/// back-ends.
+///
+/// # Errors
+/// [`VirtioError`]: descriptors, KVM or the bus.
+pub fn plug(
+    devices: Vec<Box<dyn Plug>>,
+    vm: &VmFd,
+    memory: &GuestMemory,
+    mut bus: BusBuilder,
+) -> Result<(BusBuilder, Vec<Box<dyn Backend>>), VirtioError> {
+    let asked = devices.len();
+    let mut backends = Vec::new();
+    for (index, device) in devices.into_iter().enumerate() {
+        let window = virtio_window(index).ok_or(VirtioError::TooMany { asked })?;
+        let mut socket = Socket { vm, memory, bus, window };
+        backends.push(device.plug(&mut socket)?);
+        bus = socket.bus;
+    }
+    Ok((bus, backends))
+}
+
+impl<D: HostSide + 'static> Plug for OnLoop<D> {
+    fn plug(self: Box<Self>, into: &mut Socket<'_>) -> Result<Box<dyn Backend>, VirtioError> {
+        Ok(Box::new(wiring::wire(self.0, into)?))
+    }
+}
+
+impl<D: HostSide + 'static> Backend for Wired<D> {
+    fn start(self: Box<Self>, line: Line, event_loop: &EventLoop) -> Result<Running, VirtioError> {
+        let carried = on_loop::Carried::new(*self, line);
+        Ok(Running::OnLoop(event_loop.carry(Box::new(carried))?))
+    }
+
+    fn irq(&self) -> u8 {
+        self.irq
+    }
+}
