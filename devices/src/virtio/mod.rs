@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`mmio`] | registers, status handshake, interrupts: the transport |
 //! | [`ring`] | a queue whose driver is not trusted |
+//! | [`block`] | disks |
 //! | [`rng`] | entropy |
 //!
 //! | threat | answer |
@@ -18,6 +19,7 @@
 //! | endless requests | a model serves a bounded number at a time, and says that there is more |
 //! | huge requests | each model has a limit in bytes |
 
+pub mod block;
 pub mod mmio;
 pub mod ring;
 pub mod rng;

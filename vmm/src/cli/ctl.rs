@@ -18,6 +18,7 @@ use crate::control::spec::{MOST, VmSpec};
 use crate::control::stats::Stats;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
+use crate::virtio::disk::DiskConfig;
 
 /// Arguments of `siesta ctl`.
 #[derive(Args)]
@@ -114,6 +115,12 @@ fn written(duration: Duration) -> String {
     format!("{}ns", duration.as_nanos())
 }
 
+/// The disk as another process finds it, which may have another working directory.
+fn absolute(disk: &DiskConfig) -> DiskConfig {
+    let path = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
+    DiskConfig { path, ..disk.clone() }
+}
+
 impl From<&CreateArguments> for VmSpec {
     fn from(from: &CreateArguments) -> Self {
         let Placement { pin, sched, nice, numa, hugepages, isolate } = from.place.placement();
@@ -146,6 +153,7 @@ impl From<&CreateArguments> for VmSpec {
             numa,
             hugepages,
             rng: from.devices.rng,
+            disk: from.devices.disks.iter().map(absolute).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@
 use clap::Args;
 
 use crate::virtio::VirtioConfig;
+use crate::virtio::disk::DiskConfig;
 
 /// The virtio devices of a VM.
 #[derive(Args, Clone, Debug)]
@@ -12,10 +13,14 @@ pub(super) struct DeviceOptions {
     /// The guest has an entropy device, which hands out the host's random numbers
     #[arg(long)]
     pub rng: bool,
+    /// A disk: a file or block device with its bytes; ro: not to be written; direct: past the host's page
+    /// cache. Several: vda, vdb, ... in this order
+    #[arg(long = "disk", value_name = "PATH[,ro][,direct]")]
+    pub disks: Vec<DiskConfig>,
 }
 
 impl DeviceOptions {
     pub(super) fn config(&self) -> VirtioConfig {
-        VirtioConfig { rng: self.rng }
+        VirtioConfig { rng: self.rng, disks: self.disks.clone() }
     }
 }

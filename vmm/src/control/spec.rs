@@ -20,6 +20,7 @@ use crate::placement::numbers::Numbers;
 use crate::placement::sched::Sched;
 use crate::placement::{self, HugePages, Isolated, Placement};
 use crate::virtio::VirtioConfig;
+use crate::virtio::disk::DiskConfig;
 
 /// Most VMs of one description.
 pub const MOST: u32 = 4096;
@@ -96,8 +97,11 @@ pub struct VmSpec {
     )]
     pub hugepages: Option<HugePages>,
     /// It has an entropy device.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rng: bool,
+    /// Its disks, each as `PATH[,ro][,direct]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk: Vec<DiskConfig>,
 }
 
 fn one() -> u32 {
@@ -230,7 +234,7 @@ impl VmSpec {
     }
 
     fn virtio(&self) -> VirtioConfig {
-        VirtioConfig { rng: self.rng }
+        VirtioConfig { rng: self.rng, disks: self.disk.clone() }
     }
 
     fn placement(&self) -> Result<Placement, String> {

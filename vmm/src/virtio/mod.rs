@@ -6,8 +6,9 @@
 //! which is `devices::virtio`'s.
 //!
 //! A back-end never works on a vCPU's thread: the event loop carries those that cannot block
-//! ([`on_loop`]).
+//! ([`on_loop`]), a disk has a thread of its own ([`disk::Worker`]).
 
+pub mod disk;
 pub mod entropy;
 pub mod on_loop;
 pub mod wiring;
@@ -19,6 +20,7 @@ use devices::virtio::rng::Rng;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 
+use self::disk::{DiskConfig, DiskError, Worker};
 use self::entropy::HostEntropy;
 use self::on_loop::{HostSide, OnLoop};
 use self::wiring::{Line, Wired};
@@ -31,6 +33,8 @@ use crate::memory::GuestMemory;
 pub struct VirtioConfig {
     /// There is an entropy device.
     pub rng: bool,
+    /// The disks, in the order in which the guest finds them.
+    pub disks: Vec<DiskConfig>,
 }
 
 /// Why a VM does not get its virtio devices.
@@ -54,6 +58,12 @@ pub enum VirtioError {
     /// The event loop.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
+    /// A disk's thread could not be started.
+    #[error("cannot start a disk's thread: {0} (limits: ulimit -u, ulimit -n, cgroup pids.max)")]
+    Thread(#[source] io::Error),
+    /// A disk's file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// A device that was opened and belongs to no VM yet.
@@ -94,13 +104,17 @@ pub trait Backend: Send {
 pub enum Running {
     /// Carried by the event loop.
     OnLoop(CarriedId),
+    /// A disk's own thread.
+    Disk(Worker),
 }
 
 impl Running {
-    /// Ends the service. Nothing of it touches guest memory after the event loop has come to it.
+    /// Ends the service. No disk is touched afterwards; devices of the event loop are let go of when
+    /// that comes to it.
     pub fn stop(self, event_loop: &EventLoop) {
         match self {
             Running::OnLoop(id) => event_loop.remove(id),
+            Running::Disk(worker) => drop(worker),
         }
     }
 }
@@ -110,14 +124,19 @@ impl Running {
 /// # Errors
 /// [`VirtioError`]: too many, or one that cannot be opened.
 pub fn open(config: &VirtioConfig) -> Result<Vec<Box<dyn Plug>>, VirtioError> {
+    let VirtioConfig { rng, disks } = config;
+    let asked = disks.len() + usize::from(*rng);
+    if asked > MOST_VIRTIO {
+        return Err(VirtioError::TooMany { asked });
+    }
     let mut devices: Vec<Box<dyn Plug>> = Vec::new();
-    if config.rng {
+    for (number, disk) in disks.iter().enumerate() {
+        devices.push(Box::new(disk::open(disk, number)?));
+    }
+    if *rng {
         devices.push(Box::new(OnLoop(Rng::new(HostEntropy))));
     }
-    match devices.len() {
-        asked if asked > MOST_VIRTIO => Err(VirtioError::TooMany { asked }),
-        _ => Ok(devices),
-    }
+    Ok(devices)
 }
 
 /// Puts the devices into a VM, each into the window of its number. Answers the bus and the devices'
