@@ -1,10 +1,15 @@
 //! Several VMs in one process.
 
+#![allow(clippy::disallowed_methods)] // a test has to know when guests stand still
+
+use std::fs;
+use std::time::{Duration, Instant};
+
 use vmm::domain::{Policy, TimerMode};
 use vmm::fleet::{Fleet, FleetConfig, Sharing, Woken};
 use vmm::vm::Outcome;
 
-use siesta_tests::{figures, guest, image, needs_kvm};
+use siesta_tests::{PATIENCE, Running, command, figures, guest, image, needs_kvm};
 
 #[test]
 fn eight_vms_tick_at_once_in_every_mode() {
@@ -34,6 +39,59 @@ fn serial_files_are_one_for_each_vm() {
     for vm in 0..3 {
         let text = std::fs::read_to_string(format!("{path}.{vm}")).expect("a file");
         assert!(text.contains("hello"), "{text}");
+    }
+}
+
+/// How often threads of a process gave their CPU up: those of vCPUs, and the controller's and the event
+/// loop's, which have nothing to do with ticks.
+fn switches(pid: i32) -> [u64; 2] {
+    let mut sums = [0; 2];
+    for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten() {
+        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let status = read("status");
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = count.map_or(0, |count| count.trim().parse().expect("a number"));
+        match read("comm").trim_end() {
+            "event-loop" => sums[1] += count,
+            _ if task.file_name().to_str() == Some(&pid.to_string()) => sums[1] += count,
+            name if name.contains('/') => sums[0] += count,
+            _ => {}
+        }
+    }
+    sums
+}
+
+#[test]
+fn ticks_wake_neither_controller_nor_event_loop() {
+    needs_kvm!();
+    for mode in ["migrate", "thread", "kernel"] {
+        let command = command(&[
+            "run",
+            "--image",
+            "tick",
+            "--cmdline",
+            "hz=100",
+            "--count",
+            "4",
+            "--timers",
+            mode,
+        ]);
+        let process = Running::start(command);
+        let began = Instant::now();
+        let after = |least: u64| loop {
+            let seen = switches(process.pid());
+            if seen[0] >= least {
+                return seen;
+            }
+            assert!(began.elapsed() < PATIENCE, "{mode}: they do not tick: {seen:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let before = after(100);
+        let then = after(before[0] + 400);
+        let woken = then[1] - before[1];
+        assert!(woken < 100, "{mode}: {woken} times in {} ticks", then[0] - before[0]);
+        process.signal(libc::SIGINT);
+        let _ = process.wait().expect(130);
     }
 }
 

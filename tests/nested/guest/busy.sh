@@ -1,0 +1,2 @@
+# busy.sh - a guest whose first CPU is never idle.
+while :; do :; done
