@@ -27,8 +27,8 @@ use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::seats;
 use crate::vcpu::{self, Post, State, Vcpu};
-use crate::virtio::{self, Backend, VirtioError};
 use crate::virtio::wiring::Line;
+use crate::virtio::{self, Backend, VirtioError};
 use crate::vm::{Outcome, VmShared};
 
 /// Which vCPUs look after each other's timers (`--share`).

@@ -222,8 +222,8 @@ impl<D: Model> Transport<D> {
         if config {
             inner.generation = inner.generation.wrapping_add(1);
         }
-        let bits = u32::from(signal.used) * reg::VIRTIO_MMIO_INT_VRING
-            | u32::from(config) * reg::VIRTIO_MMIO_INT_CONFIG;
+        let used = if signal.used { reg::VIRTIO_MMIO_INT_VRING } else { 0 };
+        let bits = used | if config { reg::VIRTIO_MMIO_INT_CONFIG } else { 0 };
         self.interrupts.fetch_or(bits, Ordering::AcqRel);
         bits != 0
     }
@@ -338,7 +338,8 @@ impl<D: Model> Inner<D> {
     fn raise(&mut self, asked: u32, memory: &Memory) -> Signal {
         let new = asked & !self.status;
         self.status |= new & (ACKNOWLEDGE | DRIVER | FAILED);
-        let legal = self.accepted & !self.offered == 0 && self.accepted >> VIRTIO_F_VERSION_1 & 1 == 1;
+        let legal =
+            self.accepted & !self.offered == 0 && self.accepted >> VIRTIO_F_VERSION_1 & 1 == 1;
         if new & FEATURES_OK != 0 && legal {
             self.status |= FEATURES_OK;
         }
