@@ -15,6 +15,7 @@ use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::clock;
+use crate::cpu_features::CpuFeatures;
 use crate::cpuid::{self, CpuidError};
 use crate::kvm::{Host, KvmError};
 use crate::memory::{self, GuestMemory, MemoryError};
@@ -216,7 +217,7 @@ impl Scratch {
             tsc_adjust: true,
             tsc_khz: 0,
         };
-        let leaves = cpuid::for_vcpu(host, &options)?;
+        let leaves = cpuid::for_vcpu(host, &options, &CpuFeatures::default())?;
         vcpu.set_cpuid2(&leaves).map_err(ioctl("cannot set CPUID"))?;
         let mut sregs = vcpu.get_sregs().map_err(ioctl("cannot read registers"))?;
         sregs.cs.base = 0;

@@ -90,6 +90,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         None => None,
     };
     let (host, facts) = options::open_host(device)?;
+    arguments.timer.tell(&facts);
     let config = VmConfig {
         kernel,
         kernel_name,
@@ -98,6 +99,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         cpus: arguments.guest.cpus,
         memory: arguments.guest.memory,
         apic_timer: arguments.timer.apic_timer,
+        cpu_features: arguments.guest.cpu_features.clone(),
         debug: arguments.gdb.is_some(),
         limits: arguments.guest.limits.limits(),
         placement: arguments.place.placement(),
