@@ -5,6 +5,7 @@ cpus=$(nproc)
 HZ=250
 IDLE=4
 
+fact cpu-flags "$(sed -n "s/^flags[^:]*: //p" /proc/cpuinfo | head -n 1)"
 fact clocksource "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 event=$(sed -n 's/^Clock Event Device: *\(lapic.*\)/\1/p' /proc/timer_list | sort -u)
 fact clockevent "$event"

@@ -157,8 +157,12 @@ impl TimerOptions {
         }
     }
 
-    /// Says what the host's way of running vCPUs means for the policy, if it means something.
-    pub(super) fn tell(&self, facts: &Facts) {
+    /// Says what the host's way of running vCPUs means for the policy, if it means something in one
+    /// of these modes.
+    pub(super) fn tell(&self, modes: &[TimerMode], facts: &Facts) {
+        if !modes.contains(&TimerMode::Migrate) {
+            return;
+        }
         let cost_us = facts.other_thread_cost_ns / 1000;
         match self.inline {
             Inline::Auto if !inline_pays(facts) => tracing::warn!(

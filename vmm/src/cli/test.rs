@@ -92,7 +92,7 @@ pub(super) fn test(device: &Path, arguments: &TestArguments) -> Result<u8, Failu
     let junit = arguments.junit.as_deref().map(create).transpose()?;
     let (host, facts) = options::open_host(device)?;
     let timer = TimerOptions::apart(arguments.apic_timer);
-    timer.tell(&facts);
+    timer.tell(&[arguments.guest.timers], &facts);
     let plan = Plan {
         tests,
         jobs: arguments.jobs(),
