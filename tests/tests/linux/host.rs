@@ -85,6 +85,15 @@ impl Guest {
             .trim()
     }
 
+    /// When the kernel said that it powers down, in seconds of the guest.
+    #[track_caller]
+    pub(super) fn power_down_at(&self) -> f64 {
+        let line = self.output.lines().find(|line| line.contains("reboot: Power down"));
+        let stamp =
+            line.and_then(|line| line.strip_prefix('[')?.split_once(']')?.0.trim().parse().ok());
+        stamp.unwrap_or_else(|| panic!("{}: it did not power down\n{}", self.name, self.output))
+    }
+
     /// Interrupts of a vCPU's APIC timer, as `siesta` counted them.
     #[track_caller]
     pub(super) fn timer_interrupts(&self, vcpu: u32) -> u64 {
