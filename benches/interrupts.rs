@@ -69,6 +69,7 @@ impl Bench {
             cpus,
             memory: 64 << 20,
             apic_timer: ApicTimer::Auto,
+            cpu_features: Default::default(),
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),

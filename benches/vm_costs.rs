@@ -133,6 +133,7 @@ impl Bench {
             cpus: 1,
             memory: MEMORY_BYTES,
             apic_timer: ApicTimer::Auto,
+            cpu_features: Default::default(),
             debug: false,
             limits: Default::default(),
             placement: Default::default(),

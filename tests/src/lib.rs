@@ -233,6 +233,7 @@ pub fn guest(image: &str, cmdline: &str) -> (VmConfig, Sink) {
         cpus: 1,
         memory: 16 << 20,
         apic_timer: ApicTimer::Auto,
+        cpu_features: Default::default(),
         debug: false,
         limits: Default::default(),
         placement: Placement::default(),

@@ -23,6 +23,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::{self, BootError, StateError};
 use crate::clock;
 use crate::console::ConsoleWriter;
+use crate::cpu_features::CpuFeatures;
 use crate::cpuid::{self, CpuidError};
 use crate::descriptors;
 use crate::domain::{Domain, TimerMode};
@@ -73,6 +74,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Timer modes offered.
     pub apic_timer: ApicTimer,
+    /// CPU features beyond, or without, the default ones.
+    pub cpu_features: CpuFeatures,
     /// A debugger is waited for.
     pub debug: bool,
     /// What it may ask of the host.
@@ -236,7 +239,7 @@ pub fn build(
             tsc_khz: facts.tsc_khz,
         };
         vcpu::admit_signal(&fd).map_err(kvm("cannot set the signal mask"))?;
-        let leaves = cpuid::for_vcpu(host, &options)?;
+        let leaves = cpuid::for_vcpu(host, &options, &config.cpu_features)?;
         fd.set_cpuid2(&leaves).map_err(kvm("cannot set CPUID"))?;
         let tsc_offset = msr::tsc_offset(&fd);
         let apic = LocalApic::new(ApicConfig {

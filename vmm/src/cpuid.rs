@@ -10,6 +10,7 @@
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use thiserror::Error;
 
+use crate::cpu_features::{CpuFeatures, FeatureError};
 use crate::kvm::Host;
 
 /// What a vCPU's CPUID depends on.
@@ -38,6 +39,9 @@ pub enum CpuidError {
     /// More entries than a table holds.
     #[error("the CPUID table does not fit")]
     TooLong,
+    /// A feature that was asked for.
+    #[error("--cpu-features: {0}")]
+    Feature(#[from] FeatureError),
 }
 
 const LEAF_VENDOR: u32 = 0x0;
@@ -89,14 +93,19 @@ const fn bits(list: &[u32]) -> u32 {
     mask
 }
 
-/// The CPUID table of a vCPU.
+/// The CPUID table of a vCPU, with these changes.
 ///
 /// # Errors
-/// [`CpuidError`]: KVM does not tell, or the table overflows.
-pub fn for_vcpu(host: &Host, options: &Options) -> Result<CpuId, CpuidError> {
+/// [`CpuidError`]: KVM does not tell, the table overflows, or a change is not possible.
+pub fn for_vcpu(
+    host: &Host,
+    options: &Options,
+    features: &CpuFeatures,
+) -> Result<CpuId, CpuidError> {
     let supported =
         host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CpuidError::Supported)?;
-    let entries = adapt(supported.as_slice(), options);
+    let mut entries = adapt(supported.as_slice(), options);
+    features.apply(&mut entries, supported.as_slice(), options.user_apic)?;
     CpuId::from_entries(&entries).map_err(|_| CpuidError::TooLong)
 }
 

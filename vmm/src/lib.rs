@@ -15,6 +15,7 @@ pub mod clock;
 pub mod console;
 pub mod control;
 pub mod costs;
+pub mod cpu_features;
 pub mod cpuid;
 pub mod descriptors;
 pub mod domain;

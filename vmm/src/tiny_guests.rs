@@ -58,6 +58,7 @@ impl TinyGuests {
             cpus: 1,
             memory: MEMORY_BYTES,
             apic_timer: self.apic_timer,
+            cpu_features: Default::default(),
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),

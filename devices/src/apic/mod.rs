@@ -125,6 +125,8 @@ pub struct LocalApic {
     icr: u64,
     lvt: Lvt,
     timer: Timer,
+    /// Interrupts that the timer caused, since power-up.
+    timer_interrupts: u64,
     pv_eoi: PvEoi,
     lines: Lines,
 }
@@ -149,6 +151,7 @@ impl LocalApic {
             icr: 0,
             lvt: Lvt::new(config.tsc_deadline, config.bsp),
             timer: Timer::new(config.timer_hz, config.tsc_khz, config.least_period_ns),
+            timer_interrupts: 0,
             pv_eoi: PvEoi::default(),
             lines: Lines::default(),
         }
@@ -160,6 +163,7 @@ impl LocalApic {
         let LocalApic {
             config: _,
             base: _,
+            timer_interrupts: _,
             tpr,
             ldr,
             dfr,
@@ -293,7 +297,16 @@ impl LocalApic {
         if !self.timer.settle(now) || self.lvt.masked(Entry::Timer) {
             return false;
         }
-        self.accept(self.lvt.vector(Entry::Timer), false)
+        let accepted = self.accept(self.lvt.vector(Entry::Timer), false);
+        self.timer_interrupts += u64::from(accepted);
+        accepted
+    }
+
+    /// Interrupts that the timer has caused since power-up: what the guest counts too, but for those
+    /// that came while the one before was not taken yet.
+    #[must_use]
+    pub fn timer_interrupts(&self) -> u64 {
+        self.timer_interrupts
     }
 
     /// Whether a timer interrupt, if it fired now, would reach the processor: its LVT entry is

@@ -5,6 +5,7 @@ cpus=$(nproc)
 HZ=250
 IDLE=4
 
+fact cpu-flags "$(sed -n "s/^flags[^:]*: //p" /proc/cpuinfo | head -n 1)"
 fact clocksource "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 event=$(sed -n 's/^Clock Event Device: *\(lapic.*\)/\1/p' /proc/timer_list | sort -u)
 fact clockevent "$event"
@@ -30,9 +31,12 @@ check no-tick-is-lost "$drift" -ge -2
 check no-tick-comes-twice "$drift" -le 2
 
 if command -v cyclictest >/dev/null; then
-  cyclictest --quiet -m -S -i 2000 -l 200 -p 80 >/tmp/cyclic 2>&1
-  fact cyclictest-status $?
-  check cyclictest-runs-to-its-end "$(grep -c 'C: *200' /tmp/cyclic)" = "$cpus"
+  # It ends all its threads soon after the first has made its rounds.
+  cyclictest --quiet -m -S -d 0 -i 2000 -l 200 -p 80 >/tmp/cyclic 2>&1
+  check cyclictest-ends-well $? = 0
+  check cyclictest-makes-its-rounds "$(grep -c 'C: *200' /tmp/cyclic)" -ge 1
+  check cyclictest-runs-on-every-cpu \
+    "$(sed -n 's/^T:.*C: *\([0-9]*\).*/\1/p' /tmp/cyclic | awk '$1 >= 50' | wc -l)" = "$cpus"
   grep '^T:' /tmp/cyclic
 fi
 
@@ -41,7 +45,8 @@ check no-unchecked-msr-access "$(grep -c 'unchecked MSR access' /tmp/dmesg)" = 0
 check no-warning "$(grep -c -E 'WARNING:|BUG:|Oops|rcu.*stall|hung task|soft lockup' /tmp/dmesg)" = 0
 check clock-is-not-unstable "$(grep -c -i 'unstable' /tmp/dmesg)" = 0
 [ "$failures" = 0 ] || cat /tmp/dmesg
-# The last look, for whoever counted from outside.
+# The last look, for whoever counted from outside, and when it was.
+fact last-look "$(cut -d ' ' -f 1 /proc/uptime)"
 cpu=0
 while [ $cpu -lt "$cpus" ]; do fact "loc-$cpu" "$(loc $cpu)"; cpu=$((cpu + 1)); done
 ends

@@ -85,6 +85,7 @@ pub(super) fn density(device: &Path, arguments: &DensityArguments) -> Result<u8,
     let signals = RefCell::new(Signals::take().map_err(Failure::input)?);
     let plan = arguments.plan()?;
     let (host, facts) = options::open_host(device)?;
+    arguments.timer.tell(&arguments.modes, &facts);
     arguments.check(&facts)?;
     let timer = arguments.timer.clone();
     let mut guests = TinyGuests {

@@ -16,6 +16,7 @@ use crate::control::client::Client;
 use crate::control::protocol::{Isolate, Named, Request, Response, VmLine};
 use crate::control::spec::{MOST, VmSpec};
 use crate::control::stats::Stats;
+use crate::cpu_features::CpuFeatures;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
 use crate::virtio::disk::DiskConfig;
@@ -84,6 +85,15 @@ struct CreateArguments {
     /// The kernel's command line
     #[arg(long, default_value = "", value_name = "TEXT")]
     cmdline: String,
+    /// CPU features to add or to take away, by Linux's names: +rdrand,-avx2
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        value_name = "+X,-Y"
+    )]
+    cpu_features: CpuFeatures,
     /// vCPUs of each VM
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VM)))]
     cpus: u32,
@@ -138,6 +148,7 @@ impl From<&CreateArguments> for VmSpec {
                 .map(|path| std::path::absolute(path).unwrap_or(path.clone())),
             cmdline: from.cmdline.clone(),
             cpus: from.cpus,
+            cpu_features: from.cpu_features.clone(),
             memory: from.memory,
             count: from.count,
             serial: from.serial.clone(),

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{Failure, values};
 use crate::assemble::ApicTimer;
+use crate::cpu_features::CpuFeatures;
 use crate::domain::{Policy, TimerMode};
 use crate::fleet::Sharing;
 use crate::kvm::{self, Host, LARGEST_VM};
@@ -27,6 +28,15 @@ pub(super) struct GuestOptions {
     /// The kernel's command line
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub cmdline: String,
+    /// CPU features to add or to take away, by Linux's names: +rdrand,-avx2
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        value_name = "+X,-Y"
+    )]
+    pub cpu_features: CpuFeatures,
     #[command(flatten)]
     pub limits: LimitOptions,
     /// Where the timers of halted vCPUs are kept
@@ -82,9 +92,24 @@ pub(super) struct TimerOptions {
     /// How late a timer may be before its migrator is taken to be overloaded or absent [default: 100us above what a wakeup takes]
     #[arg(long, value_parser = values::duration, value_name = "DURATION")]
     pub lateness_goal: Option<Duration>,
+    /// Whether halted vCPUs are run on others' threads (mode migrate): where this host does that
+    /// cheaply, always, or never
+    #[arg(long, value_enum, default_value = "auto", value_name = "auto|force|off")]
+    pub inline: Inline,
     /// How guests may arm their APIC timer
     #[arg(long, value_enum, default_value = "auto", value_name = "auto|deadline|oneshot")]
     pub apic_timer: ApicTimer,
+}
+
+/// Whether halted vCPUs are run on the threads of others (`--inline`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Inline {
+    /// Where a measurement at start says that it is cheap
+    Auto,
+    /// Whatever it costs
+    Force,
+    /// Never: their own threads are woken
+    Off,
 }
 
 /// The lateness goal, beyond what a wakeup takes.
@@ -107,6 +132,7 @@ impl TimerOptions {
             borrow_share: BORROW_SHARE,
             borrow_limit: None,
             lateness_goal: None,
+            inline: Inline::Auto,
             apic_timer,
         }
     }
@@ -118,12 +144,37 @@ impl TimerOptions {
         let floor = facts.wakeup_ns + facts.exit_cost_ns;
         Policy {
             mode,
-            inline: inline_pays(facts),
+            inline: match self.inline {
+                Inline::Auto => inline_pays(facts),
+                Inline::Force => true,
+                Inline::Off => false,
+            },
             slack_ns: nanos(self.timer_slack),
             borrow_limit_ns: limit,
             borrow_share_percent: self.borrow_share,
             lateness_goal_ns: self.lateness_goal.map_or(floor + LATENESS_GOAL_NS, nanos),
             wakeup_ns: floor,
+        }
+    }
+
+    /// Says what the host's way of running vCPUs means for the policy, if it means something in one
+    /// of these modes.
+    pub(super) fn tell(&self, modes: &[TimerMode], facts: &Facts) {
+        if !modes.contains(&TimerMode::Migrate) {
+            return;
+        }
+        let cost_us = facts.other_thread_cost_ns / 1000;
+        match self.inline {
+            Inline::Auto if !inline_pays(facts) => tracing::warn!(
+                "running a vCPU on another thread takes {cost_us} us here; halted vCPUs are woken on \
+                 their own threads instead (Linux 6.13 mends it; --inline force overrides it, \
+                 --inline off agrees)"
+            ),
+            Inline::Force if !inline_pays(facts) => tracing::info!(
+                "running a vCPU on another thread takes {cost_us} us here; --inline force does it \
+                 nevertheless"
+            ),
+            _ => {}
         }
     }
 }
@@ -142,13 +193,6 @@ pub(super) fn open_host(device: &Path) -> Result<(Host, Facts), Failure> {
     let host = kvm::open_at(device).map_err(Failure::input)?;
     let facts = probe::run(&host).map_err(Failure::guest)?;
     tracing::info!(?facts, "host");
-    if !inline_pays(&facts) {
-        tracing::warn!(
-            "running a vCPU on another thread takes {} us here; halted vCPUs are woken on their own \
-             threads instead (Linux 6.13 mends it)",
-            facts.other_thread_cost_ns / 1000
-        );
-    }
     Ok((host, facts))
 }
 
@@ -182,5 +226,17 @@ mod tests {
     fn hosts_that_stall_on_a_change_of_thread_are_served_without_it() {
         assert!(inline_pays(&FACTS));
         assert!(!inline_pays(&Facts { other_thread_cost_ns: 50_000_000, ..FACTS }));
+    }
+
+    #[test]
+    fn inline_service_can_be_forced_and_turned_off() {
+        let stalls = Facts { other_thread_cost_ns: 50_000_000, ..FACTS };
+        for (inline, cheap, dear) in
+            [(Inline::Auto, true, false), (Inline::Force, true, true), (Inline::Off, false, false)]
+        {
+            let options = TimerOptions { inline, ..TimerOptions::apart(ApicTimer::Auto) };
+            assert_eq!(options.policy(TimerMode::Migrate, &FACTS).inline, cheap, "{inline:?}");
+            assert_eq!(options.policy(TimerMode::Migrate, &stalls).inline, dear, "{inline:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -93,6 +94,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         None => None,
     };
     let (host, facts) = options::open_host(device)?;
+    arguments.timer.tell(&[arguments.guest.timers], &facts);
     let config = VmConfig {
         kernel,
         kernel_name,
@@ -101,6 +103,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         cpus: arguments.guest.cpus,
         memory: arguments.guest.memory,
         apic_timer: arguments.timer.apic_timer,
+        cpu_features: arguments.guest.cpu_features.clone(),
         debug: arguments.gdb.is_some(),
         limits: arguments.guest.limits.limits(),
         placement: arguments.place.placement(),
@@ -139,6 +142,7 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
         Some(Woken::TimeOut) => Outcome::TimedOut,
         _ => Outcome::Interrupted,
     });
+    figures(&fleet);
     Ok(report(&fleet))
 }
 
@@ -223,6 +227,24 @@ pub(super) fn tell(vm: &VmShared) {
         Some(outcome @ Outcome::HostError(_)) => eprintln!("siesta: {name}: {outcome}"),
         Some(outcome) => tracing::info!("{name}: {outcome}"),
         None => {}
+    }
+}
+
+/// What each VM did, for those who want to know.
+fn figures(fleet: &Fleet) {
+    for vm in fleet.vms() {
+        for vcpu in fleet.vcpus_of(vm) {
+            let stats = &vcpu.stats;
+            let [exits, timer, served] = [&stats.exits, &stats.timer_interrupts, &stats.served]
+                .map(|counter| counter.load(Ordering::Relaxed));
+            tracing::info!(
+                "{}: vCPU {}: {exits} exits, {timer} timer interrupts, {served} served by others",
+                vm.name,
+                vcpu.index
+            );
+        }
+        let (msrs, addresses) = (vm.faults.msrs(), vm.faults.addresses());
+        tracing::info!("{}: {msrs} unknown MSRs, {addresses} absent devices", vm.name);
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn serve(device: &Path, arguments: &ServeArguments) -> Result<u8, Fai
     let listener = Listener::bind_private(&arguments.control).map_err(refused)?;
     let mut server = Server::new(listener).map_err(|error| refused(error.to_string()))?;
     let (host, facts) = options::open_host(device)?;
+    arguments.timer.tell(&[arguments.timers], &facts);
     let config = FleetConfig {
         policy: arguments.timer.policy(arguments.timers, &facts),
         sharing: arguments.timer.share,

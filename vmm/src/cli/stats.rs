@@ -133,8 +133,8 @@ fn vm_text(vm: &VmStats) -> String {
         let counters = &vcpu.counters;
         text += &format!(
             "  {index}: {}{}, thread {}, CPU time {}; exits {}, inline {} (by helper {}), served {}, \
-             handed off {}, kicks {}, stale {}, relieved {}, overdue {}, rescued {}, throttled {}; lent {}, \
-             given {}\n",
+             handed off {}, kicks {}, stale {}, relieved {}, overdue {}, rescued {}, throttled {}, \
+             timer {}; lent {}, given {}\n",
             vcpu.state.escape_debug(),
             if vcpu.isolated { ", isolated" } else { "" },
             vcpu.thread.escape_debug(),
@@ -150,6 +150,7 @@ fn vm_text(vm: &VmStats) -> String {
             counters.overdue,
             counters.rescued,
             counters.throttled,
+            counters.timer_interrupts,
             time(Some(counters.lent_ns)),
             time(Some(counters.served_ns)),
         );

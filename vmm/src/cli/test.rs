@@ -92,6 +92,7 @@ pub(super) fn test(device: &Path, arguments: &TestArguments) -> Result<u8, Failu
     let junit = arguments.junit.as_deref().map(create).transpose()?;
     let (host, facts) = options::open_host(device)?;
     let timer = TimerOptions::apart(arguments.apic_timer);
+    timer.tell(&[arguments.guest.timers], &facts);
     let plan = Plan {
         tests,
         jobs: arguments.jobs(),
@@ -104,6 +105,7 @@ pub(super) fn test(device: &Path, arguments: &TestArguments) -> Result<u8, Failu
         memory: arguments.guest.memory,
         cmdline,
         apic_timer: arguments.apic_timer,
+        cpu_features: arguments.guest.cpu_features.clone(),
         policy: timer.policy(arguments.guest.timers, &facts),
     };
     let started = clock::now_ns();

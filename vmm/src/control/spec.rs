@@ -14,6 +14,7 @@ use crate::boot;
 use crate::cli::options::MOST_CAP;
 use crate::cli::values;
 use crate::console::{Sink, socket};
+use crate::cpu_features::CpuFeatures;
 use crate::kvm::LARGEST_VM;
 use crate::limits::Limits;
 use crate::placement::numbers::Numbers;
@@ -52,6 +53,9 @@ pub struct VmSpec {
     /// Memory in bytes; written as `64M`, `2G`, or a number of MiB.
     #[serde(default = "memory", with = "size")]
     pub memory: u64,
+    /// CPU features to add or to take away, as `+rdrand,-avx2`.
+    #[serde(default, skip_serializing_if = "CpuFeatures::is_empty")]
+    pub cpu_features: CpuFeatures,
     /// How many VMs.
     #[serde(default = "one")]
     pub count: u32,
@@ -221,6 +225,7 @@ impl VmSpec {
             cpus: self.cpus,
             memory: self.memory,
             apic_timer,
+            cpu_features: self.cpu_features.clone(),
             debug: false,
             limits,
             placement: self.placement()?,

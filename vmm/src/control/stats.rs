@@ -96,6 +96,9 @@ pub struct Counters {
     /// Times that the thread slept because its VM had used up its CPU time.
     #[serde(default)]
     pub throttled: u64,
+    /// Interrupts of the vCPU's APIC timer; none in mode `kernel`, where KVM has it.
+    #[serde(default)]
+    pub timer_interrupts: u64,
     /// Time that the thread gave to other vCPUs.
     pub lent_ns: u64,
     /// Time that other threads gave to the vCPU.
@@ -264,6 +267,7 @@ impl Counters {
             overdue,
             rescued,
             throttled,
+            timer_interrupts,
             lent_ns,
             served_ns,
         } = *other;
@@ -279,6 +283,7 @@ impl Counters {
             (&mut self.overdue, overdue),
             (&mut self.rescued, rescued),
             (&mut self.throttled, throttled),
+            (&mut self.timer_interrupts, timer_interrupts),
             (&mut self.lent_ns, lent_ns),
             (&mut self.served_ns, served_ns),
         ] {
@@ -334,6 +339,7 @@ mod tests {
             overdue: 9,
             rescued: 10,
             throttled: 13,
+            timer_interrupts: 14,
             lent_ns: 11,
             served_ns: u64::MAX,
         };

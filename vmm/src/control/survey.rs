@@ -124,6 +124,7 @@ fn vcpu_stats(vcpu: &Vcpu) -> VcpuStats {
             overdue: of(&stats.overdue),
             rescued: of(&stats.rescued),
             throttled: of(&stats.throttled),
+            timer_interrupts: of(&stats.timer_interrupts),
             lent_ns: of(&stats.lent_ns),
             served_ns: of(&stats.served_ns),
         },

@@ -75,6 +75,7 @@ impl Guests {
                 cpus: 1,
                 memory: MEMORY_BYTES,
                 apic_timer: self.tiny.apic_timer,
+                cpu_features: Default::default(),
                 debug: false,
                 limits: Default::default(),
                 placement: Placement::default(),

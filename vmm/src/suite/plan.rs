@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::expect::{ExpectError, Expected};
 use crate::assemble::ApicTimer;
+use crate::cpu_features::CpuFeatures;
 use crate::domain::Policy;
 
 /// One kernel that is to be tested.
@@ -40,6 +41,8 @@ pub struct Plan {
     pub cmdline: String,
     /// Timer modes offered to the guests.
     pub apic_timer: ApicTimer,
+    /// CPU features beyond, or without, the default ones.
+    pub cpu_features: CpuFeatures,
     /// How vCPUs are run.
     pub policy: Policy,
 }

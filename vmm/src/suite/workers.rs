@@ -214,6 +214,7 @@ impl Worker<'_> {
             cpus: plan.cpus,
             memory: plan.memory,
             apic_timer: plan.apic_timer,
+            cpu_features: plan.cpu_features.clone(),
             debug: false,
             limits: Default::default(),
             placement: Placement::default(),

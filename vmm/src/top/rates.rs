@@ -198,6 +198,7 @@ fn since(after: &Counters, before: Option<&Counters>) -> Counters {
         overdue: after.overdue.saturating_sub(before.overdue),
         rescued: after.rescued.saturating_sub(before.rescued),
         throttled: after.throttled.saturating_sub(before.throttled),
+        timer_interrupts: after.timer_interrupts.saturating_sub(before.timer_interrupts),
         lent_ns: after.lent_ns.saturating_sub(before.lent_ns),
         served_ns: after.served_ns.saturating_sub(before.served_ns),
     }

@@ -5,6 +5,8 @@
 //! Owns the order of these steps. Must not know how any of them is done, nor where the thread goes
 //! when the loop is left.
 
+use std::sync::atomic::Ordering;
+
 use super::entry;
 use super::exits::Next;
 use super::home::Worker;
@@ -71,6 +73,7 @@ pub(super) fn run(w: &mut Worker<'_>, held: &mut Held<'_>, role: Role) -> Leave 
         }
         let now = held.moment();
         held.apic.advance(now);
+        held.vcpu.stats.timer_interrupts.store(held.apic.timer_interrupts(), Ordering::Relaxed);
         if w.expire_board(held, now.ns) {
             continue;
         }

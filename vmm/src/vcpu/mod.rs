@@ -200,6 +200,8 @@ pub struct Stats {
     pub overdue: AtomicU64,
     /// Times that the backstop woke this vCPU, because nobody served it.
     pub rescued: AtomicU64,
+    /// Interrupts of this vCPU's APIC timer; written by its holder.
+    pub timer_interrupts: AtomicU64,
     /// Times that the home thread slept because its VM had used up its CPU time.
     pub throttled: AtomicU64,
     /// Nanoseconds of the home thread spent in borrowed runs.

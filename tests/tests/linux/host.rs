@@ -1,0 +1,223 @@
+//! The emulated host, and the guests that were booted on it.
+//!
+//! Owns the one session of all tests: two guests at a time, each with a time limit of its own. Must
+//! not know what is expected of them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use siesta_tests::{Running, binary};
+
+/// Longest time for the whole session, in seconds of this machine. Not a figure that is asserted.
+const SESSION_LIMIT: u32 = 500;
+/// The same for one guest, in seconds of the emulated host.
+const GUEST_LIMIT: u32 = 150;
+
+/// One guest: its name, whether it is booted from `vmlinux` or `vmlinuz`, and what else `siesta run`
+/// is told.
+struct Wanted {
+    name: &'static str,
+    kernel: &'static str,
+    script: &'static str,
+    arguments: &'static str,
+    cmdline: &'static str,
+}
+
+const GUESTS: [Wanted; 5] = [
+    Wanted {
+        name: "kernel",
+        kernel: "vmlinux",
+        script: "timers",
+        arguments: "--timers kernel",
+        cmdline: "",
+    },
+    Wanted {
+        name: "thread",
+        kernel: "vmlinuz",
+        script: "timers",
+        arguments: "--timers thread --cpu-features -aes,-pclmulqdq",
+        cmdline: "",
+    },
+    Wanted {
+        name: "migrate",
+        kernel: "vmlinux",
+        script: "timers",
+        arguments: "--timers migrate",
+        cmdline: "",
+    },
+    Wanted {
+        name: "oneshot",
+        kernel: "vmlinux",
+        script: "timers",
+        arguments: "--timers migrate --apic-timer oneshot",
+        cmdline: "apic=verbose",
+    },
+    Wanted {
+        name: "smp",
+        kernel: "vmlinux",
+        script: "smp",
+        arguments: "--timers migrate --inline force --cpus 2",
+        cmdline: "",
+    },
+];
+
+/// A guest that was booted.
+#[derive(Debug)]
+pub(super) struct Guest {
+    name: &'static str,
+    /// Exit status of `siesta run`.
+    pub status: i32,
+    /// Its serial output and the messages of `siesta`.
+    pub output: String,
+}
+
+impl Guest {
+    /// A figure that the guest printed, as `fact NAME VALUE`.
+    #[track_caller]
+    pub(super) fn fact(&self, name: &str) -> &str {
+        let key = format!("fact {name} ");
+        let value = self.output.lines().find_map(|line| line.strip_prefix(key.as_str()));
+        value
+            .unwrap_or_else(|| panic!("{}: no fact '{name}' in\n{}", self.name, self.output))
+            .trim()
+    }
+
+    /// When the kernel said that it powers down, in seconds of the guest.
+    #[track_caller]
+    pub(super) fn power_down_at(&self) -> f64 {
+        let line = self.output.lines().find(|line| line.contains("reboot: Power down"));
+        let stamp =
+            line.and_then(|line| line.strip_prefix('[')?.split_once(']')?.0.trim().parse().ok());
+        stamp.unwrap_or_else(|| panic!("{}: it did not power down\n{}", self.name, self.output))
+    }
+
+    /// Interrupts of a vCPU's APIC timer, as `siesta` counted them.
+    #[track_caller]
+    pub(super) fn timer_interrupts(&self, vcpu: u32) -> u64 {
+        let key = format!("vCPU {vcpu}: ");
+        let figures = self.output.lines().find_map(|line| line.split_once(key.as_str()));
+        let figure = figures.and_then(|(_, figures)| {
+            let (before, _) = figures.split_once(" timer interrupts")?;
+            before.rsplit(' ').next()?.parse().ok()
+        });
+        figure.unwrap_or_else(|| panic!("{}: no figures in\n{}", self.name, self.output))
+    }
+
+    /// Fails unless the guest went through its script, found everything right, and powered off.
+    #[track_caller]
+    pub(super) fn expect_success(&self) {
+        let all = || format!("{}\n{}", self.name, self.output);
+        assert!(!self.output.contains("not ok "), "{}", all());
+        assert!(self.output.contains("\nok "), "no check was made: {}", all());
+        assert!(self.output.contains("siesta-guest: status 0"), "{}", all());
+        assert_eq!(self.status, 0, "{}", all());
+    }
+}
+
+/// The guest of this name. `None`: there is no emulated host, which was said.
+///
+/// # Panics
+/// With `REQUIRE_NESTED=1`, where it is missing. The session failed.
+#[track_caller]
+pub(super) fn guest(name: &str) -> Option<&'static Guest> {
+    static SESSION: OnceLock<Result<Vec<Guest>, String>> = OnceLock::new();
+    match SESSION.get_or_init(session) {
+        Ok(guests) => {
+            let guest = guests.iter().find(|guest| guest.name == name);
+            Some(guest.unwrap_or_else(|| panic!("the session has no guest '{name}'")))
+        }
+        Err(missing) => {
+            let required = env::var("REQUIRE_NESTED").is_ok_and(|value| value == "1");
+            assert!(!required, "{name}: REQUIRE_NESTED=1, but {missing}");
+            eprintln!("{name}: skipped: {missing}");
+            None
+        }
+    }
+}
+
+/// What the emulated host needs and this machine lacks.
+fn missing() -> Option<String> {
+    let found = |program: &str| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    };
+    let programs = ["qemu-system-x86_64", "busybox", "cc", "cpio", "xz", "zstd", "apt-get"];
+    if let Some(program) = programs.into_iter().find(|program| !found(program)) {
+        return Some(format!("there is no {program}"));
+    }
+    let daemons = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
+    if !daemons.iter().any(|daemon| Path::new(daemon).is_file()) {
+        return Some("there is no virtiofsd".into());
+    }
+    // SAFETY: a plain system call.
+    #[allow(unsafe_code)]
+    let root = unsafe { libc::geteuid() } == 0;
+    (!root).then(|| "virtiofsd needs root".into())
+}
+
+fn session() -> Result<Vec<Guest>, String> {
+    if let Some(what) = missing() {
+        return Err(what);
+    }
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("nested");
+    let state = match env::var_os("NESTED_HOST_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        // target/PROFILE/siesta-tested
+        None => binary().ancestors().nth(2).expect("target").join("nested-host"),
+    };
+    let run = |script: &str, arguments: &[&str]| {
+        let mut command = Command::new(scripts.join(script));
+        command.args(arguments).env("NESTED_HOST_DIR", &state);
+        Running::start(command).wait_for(Duration::from_secs(SESSION_LIMIT.into()))
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path of text");
+    let made = run("make-root.sh", &["-r", path]);
+    if made.status != 0 {
+        return Err(format!("make-root.sh failed: {}", made.stderr.trim()));
+    }
+    let kernel = made.stdout.trim();
+    let limit = SESSION_LIMIT.to_string();
+    let ended = run("nested-host.sh", &["-t", &limit, "-s", &script(kernel, path)]);
+    let mut guests = Vec::new();
+    for Wanted { name, .. } in GUESTS {
+        let begin = format!("== guest {name} status ");
+        let Some((_, rest)) = ended.stdout.split_once(begin.as_str()) else {
+            panic!("{name}: the emulated host did not come to it: {ended:#?}");
+        };
+        let (status, output) = rest.split_once('\n').expect("a line");
+        let (output, _) = output.split_once("\n== end").expect("an end");
+        let status = status.parse().expect("a status");
+        guests.push(Guest { name, status, output: output.replace('\r', "") });
+    }
+    Ok(guests)
+}
+
+/// What the emulated host runs: the guests in two rows side by side, then their output.
+fn script(kernel: &str, root: &str) -> String {
+    let siesta = binary();
+    let boot = |wanted: &Wanted| {
+        let Wanted { name, kernel: file, script, arguments, cmdline } = wanted;
+        format!(
+            "timeout -k 5 {GUEST_LIMIT} '{}' run --kernel '{kernel}/{file}' \
+             --initrd '{root}/root-rt.cpio' --memory 256M --log-level debug {arguments} --cmdline \
+             'console=ttyS0 quiet pci=off mitigations=off nokaslr cryptomgr.notests=1 {cmdline} \
+             siesta.run=/tests/{script}.sh' >/tmp/{name}.out 2>&1; echo $? >/tmp/{name}.status\n",
+            siesta.display()
+        )
+    };
+    let row = |which: usize| GUESTS.iter().skip(which).step_by(2).map(boot).collect::<String>();
+    let show: String = GUESTS
+        .iter()
+        .map(|Wanted { name, .. }| {
+            format!(
+                "echo '== guest {name} status '$(cat /tmp/{name}.status); cat /tmp/{name}.out; \
+                 echo; echo '== end'\n"
+            )
+        })
+        .collect();
+    format!("( {} ) &\n( {} ) &\nwait\n{show}", row(0), row(1))
+}
