@@ -25,8 +25,8 @@ use crate::placement::{Placement, PlacementError};
 use crate::probe::Facts;
 use crate::seats;
 use crate::vcpu::{self, Post, State, Vcpu};
-use crate::virtio::{self, Backend, VirtioError};
 use crate::virtio::wiring::Line;
+use crate::virtio::{self, Backend, VirtioError};
 use crate::vm::{Outcome, VmShared};
 
 /// Which vCPUs look after each other's timers (`--share`).
@@ -432,6 +432,12 @@ impl Fleet {
     #[must_use]
     pub fn vms(&self) -> &[Arc<VmShared>] {
         &self.vms
+    }
+
+    /// The balloon of a VM, if it has one.
+    #[must_use]
+    pub fn balloon(&self, id: u32) -> Option<&virtio::balloon::Control> {
+        self.at(id)?.devices.iter().find_map(virtio::Running::balloon)
     }
 
     /// The vCPUs of a VM.

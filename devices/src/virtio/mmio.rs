@@ -207,6 +207,11 @@ impl<D: Model> Transport<D> {
         with(&mut inner.device, active)
     }
 
+    /// Stops the device from the host's side, as a reset does: it touches guest memory no more.
+    pub fn halt(&self) {
+        self.lock().stop();
+    }
+
     /// Carries out what a device asked for. Answers whether its line is to be raised.
     fn apply(&self, inner: &mut Inner<D>, signal: Signal) -> bool {
         if signal.broken {

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`mmio`] | registers, status handshake, interrupts: the transport |
 //! | [`ring`] | a queue whose driver is not trusted |
+//! | [`block`] | disks |
 //! | [`rng`] | entropy |
 //! | [`net`] | frames |
 //! | [`vsock`] | streams between guest and host |
@@ -23,14 +24,15 @@
 //! | huge requests | each model has a limit in bytes |
 
 pub mod balloon;
+pub mod block;
 pub mod console;
 pub mod mmio;
 pub mod net;
 pub mod ring;
 pub mod rng;
-pub mod vsock;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod vsock;
 
 use std::ops::{BitOr, BitOrAssign};
 

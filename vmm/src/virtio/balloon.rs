@@ -10,10 +10,11 @@
 #![allow(unsafe_code)] // madvise
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use devices::virtio::Signal;
 use devices::virtio::balloon::{Balloon, GivesBack, PAGE, Report};
 use devices::virtio::mmio::Transport;
-use devices::virtio::Signal;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::on_loop::{self, HostSide};
@@ -21,6 +22,9 @@ use super::wiring::{self, Line, Wired};
 use super::{Backend, Plug, Running, Socket, VirtioError};
 use crate::event_loop::EventLoop;
 use crate::memory::GuestMemory;
+
+/// How often statistics are asked for at most, in ns: each time wakes the guest.
+pub const PAUSE_NS: u64 = 5_000_000_000;
 
 /// The memory of a guest.
 pub struct HostMemory(GuestMemory);
@@ -78,7 +82,11 @@ struct BalloonBackend(Wired<Balloon<HostMemory>>);
 
 impl Backend for BalloonBackend {
     fn start(self: Box<Self>, line: Line, event_loop: &EventLoop) -> Result<Running, VirtioError> {
-        let control = Control { transport: Arc::clone(&self.0.transport), line: line.clone() };
+        let control = Control {
+            transport: Arc::clone(&self.0.transport),
+            line: line.clone(),
+            asked: AtomicU64::new(0),
+        };
         let device = event_loop.carry(Box::new(on_loop::Carried::new(self.0, line)))?;
         Ok(Running::Balloon { device, control })
     }
@@ -92,6 +100,8 @@ impl Backend for BalloonBackend {
 pub struct Control {
     transport: Arc<Transport<Balloon<HostMemory>>>,
     line: Line,
+    /// When statistics were last asked for, in ns. Relaxed: one thread does.
+    asked: AtomicU64,
 }
 
 impl Control {
@@ -105,10 +115,15 @@ impl Control {
         }
     }
 
-    /// The balloon as it is now. New statistics are asked for, and found the next time.
+    /// The balloon as it is `now`, in ns of the host's monotonic clock. If its statistics have not been asked
+    /// for in the last [`PAUSE_NS`], new ones are, and found the next time.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self, now: u64) -> Report {
         let report = self.transport.inspect(|device, _| device.report());
+        if now < self.asked.load(Ordering::Relaxed).saturating_add(PAUSE_NS) {
+            return report;
+        }
+        self.asked.store(now, Ordering::Relaxed);
         if self.transport.serve(Balloon::ask).interrupt {
             self.line.raise();
         }
@@ -129,9 +144,8 @@ mod tests {
         let place = memory.get_slice(GuestAddress(at), 4096).expect("it is memory");
         let mut there = 0_u8;
         // SAFETY: the page is mapped; the kernel writes one byte for it.
-        let done = unsafe {
-            libc::mincore(place.ptr_guard_mut().as_ptr().cast(), 4096, &raw mut there)
-        };
+        let done =
+            unsafe { libc::mincore(place.ptr_guard_mut().as_ptr().cast(), 4096, &raw mut there) };
         assert_eq!(done, 0);
         there & 1 == 1
     }

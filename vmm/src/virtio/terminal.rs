@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use devices::virtio::console::{Console, Terminal};
 use devices::virtio::{Memory, Signal};
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -22,7 +23,8 @@ use crate::console::{self, ConsoleReader, ConsoleWriter, Sink, socket};
 use crate::event_loop::EventLoop;
 
 /// Where a console device's bytes go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum TerminalConfig {
     /// Standard output, each line behind this prefix (empty: none).
     Stdout(String),
@@ -42,6 +44,20 @@ impl FromStr for TerminalConfig {
             (_, Some(path)) => TerminalConfig::Socket(path.into()),
             (path, None) => TerminalConfig::File(path.into()),
         })
+    }
+}
+
+impl TryFrom<String> for TerminalConfig {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<TerminalConfig> for String {
+    fn from(config: TerminalConfig) -> String {
+        config.to_string()
     }
 }
 
@@ -71,17 +87,16 @@ impl TerminalConfig {
     /// # Errors
     /// One line that says what to do.
     pub(super) fn open(&self) -> Result<TerminalPlug, VirtioError> {
-        let refused =
-            |path: &Path, what| VirtioError::Console { path: path.to_path_buf(), what };
+        let refused = |path: &Path, what| VirtioError::Console { path: path.to_path_buf(), what };
         let sink = match self {
             TerminalConfig::Stdout(prefix) => Sink::Stdout(prefix.clone()),
             TerminalConfig::File(path) => Sink::File(
                 File::create(path)
                     .map_err(|error| refused(path, format!("cannot be written: {error}")))?,
             ),
-            TerminalConfig::Socket(path) => Sink::Socket(
-                socket::Listener::bind(path).map_err(|what| refused(path, what))?,
-            ),
+            TerminalConfig::Socket(path) => {
+                Sink::Socket(socket::Listener::bind(path).map_err(|what| refused(path, what))?)
+            }
         };
         let (console, writer) = console::console(sink).map_err(VirtioError::Descriptors)?;
         let input = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(VirtioError::Descriptors)?;
@@ -167,7 +182,9 @@ mod tests {
         for text in ["stdio", "out.txt", "unix:/run/c"] {
             assert_eq!(text.parse::<TerminalConfig>().expect(text).to_string(), text);
         }
-        assert!("".parse::<TerminalConfig>().is_err() && "unix:".parse::<TerminalConfig>().is_err());
+        assert!(
+            "".parse::<TerminalConfig>().is_err() && "unix:".parse::<TerminalConfig>().is_err()
+        );
         let numbered = |text: &str| {
             text.parse::<TerminalConfig>().expect("it is right").numbered(3).to_string()
         };

@@ -100,10 +100,11 @@ pub fn kind(socket: &OwnedFd) -> Option<Kind> {
     [Kind::Stream, Kind::SeqPacket, Kind::Datagram].into_iter().find(|kind| kind.number() == number)
 }
 
-/// Two sockets that are connected with each other.
+/// Two sockets that are connected with each other, for tests.
 ///
 /// # Errors
 /// Too many open files.
+#[cfg(test)]
 pub fn pair(kind: Kind) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     let kind = kind.number() | libc::SOCK_CLOEXEC;

@@ -26,6 +26,7 @@ use std::str::FromStr;
 
 use devices::virtio::vsock::{GREATEST_CID, Got, Host, Interest, LEAST_CID, Put, Stream, Vsock};
 use devices::virtio::{Memory, Signal};
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::VirtioError;
@@ -46,7 +47,8 @@ const LISTENER: u64 = u64::MAX;
 const UNKNOWN: u64 = 1 << 32;
 
 /// A socket device as it is asked for: `cid=N,path=PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct VsockConfig {
     /// Context ID of the guest.
     pub cid: u64,
@@ -72,6 +74,20 @@ impl FromStr for VsockConfig {
         }
         let cid = cid.filter(|cid| (LEAST_CID..=GREATEST_CID).contains(cid)).ok_or(USAGE)?;
         Ok(VsockConfig { cid, path: path.ok_or(USAGE)? })
+    }
+}
+
+impl TryFrom<String> for VsockConfig {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<VsockConfig> for String {
+    fn from(config: VsockConfig) -> String {
+        config.to_string()
     }
 }
 
@@ -319,8 +335,17 @@ mod tests {
         let config: VsockConfig = text.parse().expect("it is right");
         assert_eq!(config.to_string(), text);
         assert_eq!(config.numbered(2).to_string(), "cid=5,path=/run/v.2");
-        for wrong in ["", "cid=2,path=a", "cid=3", "path=a", "cid=3,path=", "cid=x,path=a",
-            "cid=4294967295,path=a", "cid=3,cid=4,path=a", "cid=3,path=a,b=c"] {
+        for wrong in [
+            "",
+            "cid=2,path=a",
+            "cid=3",
+            "path=a",
+            "cid=3,path=",
+            "cid=x,path=a",
+            "cid=4294967295,path=a",
+            "cid=3,cid=4,path=a",
+            "cid=3,path=a,b=c",
+        ] {
             assert!(wrong.parse::<VsockConfig>().is_err(), "{wrong}");
         }
     }

@@ -22,7 +22,9 @@ pub fn parse(text: &str) -> Result<Mac, String> {
         return Err(wrong());
     }
     if mac[0] & 1 != 0 || mac == [0; 6] {
-        return Err(format!("mac={text}: a group's address, or none; the first byte is to be even"));
+        return Err(format!(
+            "mac={text}: a group's address, or none; the first byte is to be even"
+        ));
     }
     Ok(mac)
 }
@@ -47,7 +49,8 @@ pub fn plus(mac: Mac, index: u32) -> Mac {
 pub fn stable(name: &str) -> Mac {
     // Absent in small systems; then hosts do not differ.
     let host = fs::read("/etc/machine-id").unwrap_or_default();
-    let [_, _, a, b, c, d, e, f] = fnv(&[&host, &b"\0"[..], name.as_bytes()].concat()).to_be_bytes();
+    let [_, _, a, b, c, d, e, f] =
+        fnv(&[&host, &b"\0"[..], name.as_bytes()].concat()).to_be_bytes();
     [a & !1 | 2, b, c, d, e, f]
 }
 

@@ -19,6 +19,7 @@ use std::str::FromStr;
 
 use devices::virtio::net::{Mac, Net, Port, Received, Sent};
 use devices::virtio::{Memory, Signal};
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::epoll::EventSet;
 
 use self::socket::SocketPort;
@@ -48,7 +49,8 @@ impl fmt::Display for Cable {
 }
 
 /// A network device as it is asked for: `tap=NAME`, `socket=PATH` or `fd=N`, and `mac=ADDRESS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct NetConfig {
     /// Where its frames go.
     pub cable: Cable,
@@ -90,6 +92,20 @@ impl FromStr for NetConfig {
     }
 }
 
+impl TryFrom<String> for NetConfig {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<NetConfig> for String {
+    fn from(config: NetConfig) -> String {
+        config.to_string()
+    }
+}
+
 impl fmt::Display for NetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cable)?;
@@ -127,9 +143,7 @@ impl NetConfig {
         let refused = |what| VirtioError::Net { cable: self.cable.to_string(), what };
         let port = match &self.cable {
             Cable::Tap(name) => HostPort::Tap(Tap::open(name).map_err(refused)?),
-            Cable::Socket(path) => {
-                HostPort::Socket(SocketPort::connect(path).map_err(refused)?)
-            }
+            Cable::Socket(path) => HostPort::Socket(SocketPort::connect(path).map_err(refused)?),
             Cable::Inherited(fd) => HostPort::Socket(SocketPort::inherit(*fd).map_err(refused)?),
         };
         let address = self.mac.unwrap_or_else(|| mac::stable(&self.cable.to_string()));
@@ -208,9 +222,20 @@ mod tests {
         let turned = "mac=02:00:00:00:00:01,fd=4".parse::<NetConfig>().expect("in any order");
         assert_eq!(turned.to_string(), "fd=4,mac=02:00:00:00:00:01");
         for wrong in [
-            "", "tap", "tap=", "tap=a,tap=b", "tap=a,socket=b", "mac=02:00:00:00:00:01", "fd=-1",
-            "fd=x", "tap=a,mac=02:00:00:00:00", "tap=a,mac=01:00:00:00:00:00", "socket=",
-            "tap=aaaaaaaaaaaaaaaa", "tap=a/b", "tap=a,mtu=3",
+            "",
+            "tap",
+            "tap=",
+            "tap=a,tap=b",
+            "tap=a,socket=b",
+            "mac=02:00:00:00:00:01",
+            "fd=-1",
+            "fd=x",
+            "tap=a,mac=02:00:00:00:00",
+            "tap=a,mac=01:00:00:00:00:00",
+            "socket=",
+            "tap=aaaaaaaaaaaaaaaa",
+            "tap=a/b",
+            "tap=a,mtu=3",
             "tap=a,mac=02:00:00:00:00:01,mac=02:00:00:00:00:02",
         ] {
             let error = wrong.parse::<NetConfig>().expect_err(wrong);

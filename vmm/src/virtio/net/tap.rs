@@ -42,7 +42,8 @@ impl Tap {
     /// One line that says what to do.
     pub fn open(name: &str) -> Result<Self, String> {
         check_name(name)?;
-        let add = format!("ip tuntap add dev {name} mode tap user $(id -un) && ip link set {name} up");
+        let add =
+            format!("ip tuntap add dev {name} mode tap user $(id -un) && ip link set {name} up");
         // Opening would make one that is down and goes with this process, if that were permitted.
         if !exists(name) {
             return Err(format!("there is no such interface; as root: {add}"));
