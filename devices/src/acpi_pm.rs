@@ -148,7 +148,8 @@ impl AcpiPm {
                 CONTROL => {
                     self.control = (self.control & !mask | value) & (BM_RLD | SLP_TYP);
                     // SLP_TYP and SLP_EN share a byte.
-                    if value & SLP_EN != 0 && self.control >> SLP_TYP_SHIFT == u16::from(SLP_TYP_S5) {
+                    if value & SLP_EN != 0 && self.control >> SLP_TYP_SHIFT == u16::from(SLP_TYP_S5)
+                    {
                         action = Action::PowerOff;
                     }
                 }

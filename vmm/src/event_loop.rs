@@ -145,7 +145,8 @@ impl EventLoop {
     /// # Errors
     /// [`EventLoopError`]: out of descriptors or threads.
     pub fn start() -> Result<Self, EventLoopError> {
-        let mut manager = EventManager::<Box<dyn Carried>>::new().map_err(EventLoopError::Manager)?;
+        let mut manager =
+            EventManager::<Box<dyn Carried>>::new().map_err(EventLoopError::Manager)?;
         let endpoint = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);

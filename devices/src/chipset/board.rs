@@ -9,18 +9,19 @@
 //! | `deadline` | under the lock | the holder of the vCPU that looks after the chipset's timers | release/acquire; who makes it earlier posts to that vCPU afterwards ([`Errand::Earlier`]) |
 //! | `intr` | under the lock | the holder of a vCPU whose LINT0 it drives | release/acquire; who changes it posts to that vCPU afterwards ([`Errand::Intr`]) |
 //! | `maskable` | under the lock | the holder of the owner, before it parks | release/acquire; as `deadline`, which changes with it |
+//! | `telling` | whoever tells external controllers of lines, for as long as there are any | nobody | outermost: held while `chipset` is taken and given back, and while KVM is told |
 //! | `owner` | the holder of the vCPU that owned it before | anybody | release/acquire; the new owner is posted to afterwards |
 //!
 //! The lock is held for one access, never while a local APIC or a thread is told: errands are taken
 //! out one by one and carried out without it. Whoever finds one carries it out; two threads may each
-//! carry part, as two buses would.
+//! carry part, as two buses would. Levels of lines, whose order counts, are told by one at a time.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ports::{IOAPIC, PORTS};
-use super::{Chipset, ChipsetConfig, Errand, Region};
+use super::{Chipset, ChipsetConfig, Errand, LineLevel, Region};
 use crate::bus::{BusBuilder, BusError, Device, Outcome};
 
 const NEVER: u64 = u64::MAX;
@@ -34,6 +35,7 @@ struct Inner {
 /// The chipset of one VM, shared.
 pub struct Board {
     inner: Mutex<Inner>,
+    telling: Mutex<()>,
     deadline: AtomicU64,
     intr: AtomicBool,
     maskable: AtomicBool,
@@ -47,6 +49,7 @@ impl Board {
         let inner = Inner { chipset: Chipset::new(config), intr_changed: false, earlier: false };
         Board {
             inner: Mutex::new(inner),
+            telling: Mutex::new(()),
             deadline: AtomicU64::new(NEVER),
             intr: AtomicBool::new(false),
             maskable: AtomicBool::new(true),
@@ -96,7 +99,19 @@ impl Board {
         if std::mem::take(&mut inner.earlier) {
             return Some(Errand::Earlier);
         }
-        inner.chipset.take_line()
+        inner.chipset.has_line().then_some(Errand::Lines)
+    }
+
+    /// Tells external controllers of all changes of lines, one after the other: who comes meanwhile
+    /// waits, and finds what is left. Otherwise the end of a pulse could overtake its beginning, after
+    /// which the line stays asserted, and the next edge is none.
+    pub fn tell_lines(&self, mut tell: impl FnMut(LineLevel)) {
+        let _one_at_a_time = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let level = self.lock().chipset.take_line();
+            let Some(level) = level else { break };
+            tell(level);
+        }
     }
 
     /// Host ns at which [`Board::with`] is to be called next, by the owner's holder.

@@ -68,7 +68,7 @@ pub struct ChipsetConfig {
     pub start_ns: u64,
     /// Shortest time between two interrupts of a periodic timer, in ns.
     pub least_period_ns: u64,
-    /// Interrupt controllers and PIT are elsewhere (KVM's): lines come out as [`Errand::Line`].
+    /// Interrupt controllers and PIT are elsewhere (KVM's): lines come out by [`Board::tell_lines`].
     pub external_controllers: bool,
 }
 
@@ -82,13 +82,18 @@ pub enum Errand {
     Intr,
     /// The next time became earlier, or there is one at last: [`Board::deadline`].
     Earlier,
-    /// With external controllers: an interrupt line has this level now.
-    Line {
-        /// ISA interrupt, 0 to 15, or a line of the I/O APIC alone, 16 to 23.
-        irq: u8,
-        /// Asserted.
-        asserted: bool,
-    },
+    /// With external controllers: interrupt lines are to be told of ([`Board::tell_lines`]).
+    Lines,
+}
+
+/// A level of an interrupt line, for external controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct LineLevel {
+    /// ISA interrupt, 0 to 15, or a line of the I/O APIC alone, 16 to 23.
+    pub irq: u8,
+    /// Asserted.
+    pub asserted: bool,
 }
 
 /// The chipset of one VM.
@@ -203,7 +208,7 @@ impl Chipset {
 
     /// Whether there is a message or a line to be told of.
     fn has_errand(&self) -> bool {
-        self.untold != 0 || self.pulses != 0 || self.ioapic.has_message()
+        self.has_line() || self.ioapic.has_message()
     }
 
     /// The PIT was programmed: its output may have risen, and what it does not assert any more is
@@ -233,21 +238,27 @@ impl Chipset {
         None
     }
 
-    /// The next change of a line that is to be told outside.
-    fn take_line(&mut self) -> Option<Errand> {
-        if self.pulses != 0 {
-            let bit = self.pulses & self.pulses.wrapping_neg();
-            self.pulses ^= bit;
-            // What follows is the end of the pulse, or the level that the line has now.
-            self.untold |= bit;
-            return Some(Errand::Line { irq: bit.trailing_zeros() as u8, asserted: true });
+    /// Whether [`Chipset::take_line`] would find one.
+    fn has_line(&self) -> bool {
+        self.untold != 0 || self.pulses != 0
+    }
+
+    /// The next level of a line that is to be told outside. The end of a pulse comes before the next
+    /// one begins: a line that is asserted already has no edge.
+    fn take_line(&mut self) -> Option<LineLevel> {
+        if self.untold != 0 {
+            let irq = self.untold.trailing_zeros() as u8;
+            self.untold &= self.untold - 1;
+            return Some(LineLevel { irq, asserted: self.lines & 1 << irq != 0 });
         }
-        if self.untold == 0 {
+        if self.pulses == 0 {
             return None;
         }
-        let irq = self.untold.trailing_zeros() as u8;
-        self.untold &= self.untold - 1;
-        Some(Errand::Line { irq, asserted: self.lines & 1 << irq != 0 })
+        let bit = self.pulses & self.pulses.wrapping_neg();
+        self.pulses ^= bit;
+        // What follows is the end of the pulse, or the level that the line has now.
+        self.untold |= bit;
+        Some(LineLevel { irq: bit.trailing_zeros() as u8, asserted: true })
     }
 
     /// Drives the lines that follow a device's state, and the PIC's output.

@@ -54,6 +54,17 @@ impl Machine {
         std::iter::from_fn(|| self.board.take_errand()).collect()
     }
 
+    /// The levels that external controllers are told.
+    fn lines(&self) -> Vec<(u8, bool)> {
+        let mut told = Vec::new();
+        while let Some(errand) = self.board.take_errand() {
+            if errand == Errand::Lines {
+                self.board.tell_lines(|level| told.push((level.irq, level.asserted)));
+            }
+        }
+        told
+    }
+
     fn messages(&self) -> Vec<Ipi> {
         let message = |errand| match errand {
             Errand::Message(ipi) => Some(ipi),
@@ -175,20 +186,49 @@ fn external_controllers_are_told_of_lines_and_of_each_edge() {
     assert_eq!(machine.out(0x20, 0x11, 0), Outcome::Unclaimed);
     assert_eq!(machine.out(0x43, 0x34, 0), Outcome::Unclaimed);
     let _ = machine.board.with(0, |chipset| chipset.pulse(4));
-    let line = |irq, asserted| Errand::Line { irq, asserted };
-    assert_eq!(machine.errands(), [line(4, true), line(4, false)]);
+    assert_eq!(machine.lines(), [(4, true), (4, false)]);
     // The clock's update-ended interrupt.
     let _ = machine.out(0x70, 0x0b, 0);
     let _ = machine.out(0x71, 0x12, 0);
     let due = machine.board.deadline().expect("an update comes");
-    let _ = machine.errands();
+    let _ = machine.lines();
     machine.advance(due);
-    assert_eq!(machine.errands(), [line(8, true)]);
+    assert_eq!(machine.lines(), [(8, true)]);
     let _ = machine.out(0x70, 0x0c, due);
     let mut flags = [0];
     let _ = machine.bus.pio_read(0x71, &mut flags, due);
     assert_eq!(flags[0] & 0x90, 0x90);
-    assert!(machine.errands().contains(&line(8, false)));
+    assert!(machine.lines().contains(&(8, false)));
+}
+
+#[test]
+fn lines_of_the_io_apic_alone_give_edges_to_either_controller() {
+    let machine = Machine::new(true);
+    for irq in [16, 23, 24, 255] {
+        let _ = machine.board.with(0, |chipset| chipset.pulse(irq));
+    }
+    assert_eq!(machine.lines(), [(16, true), (16, false), (23, true), (23, false)]);
+    let machine = Machine::new(false);
+    machine.ioapic(0x10 + 2 * 17, 0x61, 0);
+    for _ in 0..2 {
+        let _ = machine.board.with(0, |chipset| chipset.pulse(17));
+        let vectors: Vec<_> = machine.messages().iter().map(|ipi| ipi.vector).collect();
+        assert_eq!(vectors, [0x61]);
+    }
+}
+
+#[test]
+fn each_edge_that_comes_while_another_is_told_is_one() {
+    let machine = Machine::new(true);
+    let _ = machine.board.with(0, |chipset| chipset.pulse(16));
+    let mut told = Vec::new();
+    machine.board.tell_lines(|level| {
+        if told.is_empty() {
+            let _ = machine.board.with(0, |chipset| chipset.pulse(16));
+        }
+        told.push((level.irq, level.asserted));
+    });
+    assert_eq!(told, [(16, true), (16, false), (16, true), (16, false)]);
 }
 
 #[test]
@@ -265,7 +305,7 @@ fn line_that_the_guest_holds_stays_asserted_when_its_device_lets_go() {
 fn lines_driven_by_hand_reach_external_controllers() {
     let machine = Machine::new(true);
     let _ = machine.out(0x2010, 1, 0);
-    assert_eq!(machine.errands(), [Errand::Line { irq: 16, asserted: true }]);
+    assert_eq!(machine.lines(), [(16, true)]);
     let _ = machine.out(0x2010, 0, 0);
-    assert_eq!(machine.errands(), [Errand::Line { irq: 16, asserted: false }]);
+    assert_eq!(machine.lines(), [(16, false)]);
 }

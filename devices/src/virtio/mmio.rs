@@ -338,7 +338,8 @@ impl<D: Model> Inner<D> {
     fn raise(&mut self, asked: u32, memory: &Memory) -> Signal {
         let new = asked & !self.status;
         self.status |= new & (ACKNOWLEDGE | DRIVER | FAILED);
-        let legal = self.accepted & !self.offered == 0 && self.accepted >> VIRTIO_F_VERSION_1 & 1 == 1;
+        let legal =
+            self.accepted & !self.offered == 0 && self.accepted >> VIRTIO_F_VERSION_1 & 1 == 1;
         if new & FEATURES_OK != 0 && legal {
             self.status |= FEATURES_OK;
         }

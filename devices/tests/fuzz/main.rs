@@ -15,6 +15,7 @@ mod ioapic;
 mod pic;
 mod pit;
 mod rtc;
+mod virtio;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,7 +15,7 @@ use std::sync::atomic::{Ordering, fence};
 use crossbeam_epoch as epoch;
 use devices::apic::{Ipi, Lint};
 use devices::bus::Outcome;
-use devices::chipset::{Chipset, Errand};
+use devices::chipset::{Chipset, Errand, LineLevel};
 use devices::serial;
 
 use super::home::Worker;
@@ -45,11 +45,12 @@ impl Domain {
                 // The vCPU that has been offered it finds that there is nothing to acknowledge.
                 Errand::Intr => {}
                 Errand::Earlier => self.look(vm, by, vm.board.owner()),
-                Errand::Line { irq, asserted } => {
+                Errand::Lines => vm.board.tell_lines(|level| {
+                    let LineLevel { irq, asserted } = level;
                     if let Err(error) = vm.fd.set_irq_line(u32::from(irq), asserted) {
                         tracing::error!(vm = %vm.name, irq, %error, "cannot drive an interrupt line");
                     }
-                }
+                }),
             }
         }
     }

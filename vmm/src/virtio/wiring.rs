@@ -97,10 +97,7 @@ fn eventfd() -> Result<EventFd, VirtioError> {
 ///
 /// # Errors
 /// [`VirtioError`]: descriptors, KVM or the bus.
-pub fn wire<D: Model + 'static>(
-    device: D,
-    into: &mut Socket<'_>,
-) -> Result<Wired<D>, VirtioError> {
+pub fn wire<D: Model + 'static>(device: D, into: &mut Socket<'_>) -> Result<Wired<D>, VirtioError> {
     let transport = Arc::new(Transport::new(device, into.memory.clone()));
     let address = into.window.address;
     let queues: Arc<[EventFd]> =
@@ -109,8 +106,7 @@ pub fn wire<D: Model + 'static>(
         let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY);
         into.vm.register_ioevent(eventfd, &notify, queue).map_err(VirtioError::Notify)?;
     }
-    let wired =
-        Wired { transport, queues, changed: Arc::new(eventfd()?), irq: into.window.irq };
+    let wired = Wired { transport, queues, changed: Arc::new(eventfd()?), irq: into.window.irq };
     let port = Port {
         transport: Arc::clone(&wired.transport),
         queues: Arc::clone(&wired.queues),

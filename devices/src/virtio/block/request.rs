@@ -32,10 +32,16 @@ pub(super) struct Range {
 pub(super) enum Work {
     Read(Range),
     /// `through`: it is to be permanent when it is done.
-    Write { to: Range, through: bool },
+    Write {
+        to: Range,
+        through: bool,
+    },
     Flush,
     Discard(Vec<Range>),
-    Zero { ranges: Vec<Range>, through: bool },
+    Zero {
+        ranges: Vec<Range>,
+        through: bool,
+    },
     Id,
     /// Nothing; the status says why.
     Refuse(u8),

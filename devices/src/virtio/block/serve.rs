@@ -32,11 +32,7 @@ pub struct Turn {
 /// Takes the next request and carries it out, in pieces of `buffer`, which has a multiple of the
 /// disk's block size, at least one. `None`: there is none, and the driver will notify the device of
 /// the next.
-pub fn one(
-    transport: &Transport<Block>,
-    disk: &mut impl Disk,
-    buffer: &mut [u8],
-) -> Option<Turn> {
+pub fn one(transport: &Transport<Block>, disk: &mut impl Disk, buffer: &mut [u8]) -> Option<Turn> {
     let mut taken = None;
     let begun = transport.serve(|block, memory| match block.take(memory) {
         Ok(job) => {

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn options_are_what_is_known_at_the_end() {
-        let disk = |path: &str, read_only, direct| DiskConfig { path: path.into(), read_only, direct };
+        let disk =
+            |path: &str, read_only, direct| DiskConfig { path: path.into(), read_only, direct };
         for (text, expected) in [
             ("a.img", disk("a.img", false, false)),
             ("a.img,ro", disk("a.img", true, false)),

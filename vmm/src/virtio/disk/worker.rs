@@ -98,7 +98,9 @@ fn live(shared: &Shared, queues: &[EventFd], epoll: &Epoll, mut file: DiskFile, 
             let _ = was_told(eventfd);
         }
         while !shared.stop.load(Ordering::Acquire) {
-            let Some(turn) = serve::one(&shared.transport, &mut file, buffer.bytes()) else { break };
+            let Some(turn) = serve::one(&shared.transport, &mut file, buffer.bytes()) else {
+                break;
+            };
             if let Some(error) = turn.failed {
                 // The guest decides how many, so the first alone is logged at once.
                 if failures == 0 {
