@@ -189,6 +189,7 @@ pub fn build(
     let mode = place.domain.policy.mode;
     let user_apic = mode != TimerMode::Kernel;
     let tsc_deadline = offers_deadline(config.apic_timer, user_apic, facts)?;
+    check_balloon(config)?;
     let devices = virtio::open(&config.virtio)?;
     let guest_memory = memory::create_placed(config.memory, &config.placement)?;
     let images = Images::of(config);
@@ -265,6 +266,16 @@ pub fn build(
         vcpus.push(Arc::new(vcpu));
     }
     Ok(Built { vm, vcpus, backends })
+}
+
+fn check_balloon(config: &VmConfig) -> Result<(), VirtioError> {
+    match config.virtio.balloon {
+        Some(_) if config.placement.hugepages.is_some() => Err(VirtioError::BalloonOfHugePages),
+        Some(target) if target >= config.memory => {
+            Err(VirtioError::BalloonTooLarge { target, memory: config.memory })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn offers_deadline(wanted: ApicTimer, user_apic: bool, facts: &Facts) -> Result<bool, BuildError> {

@@ -441,6 +441,12 @@ impl Fleet {
         &self.vms
     }
 
+    /// The balloon of a VM, if it has one.
+    #[must_use]
+    pub fn balloon(&self, id: u32) -> Option<&virtio::balloon::Control> {
+        self.at(id)?.devices.iter().find_map(virtio::Running::balloon)
+    }
+
     /// The vCPUs of a VM.
     pub fn vcpus_of(&self, vm: &VmShared) -> impl Iterator<Item = &Vcpu> {
         self.at(vm.id).into_iter().flat_map(|running| running.vcpus.iter().map(Arc::as_ref))

@@ -11,6 +11,10 @@
 //! | [`ring`] | a queue whose driver is not trusted |
 //! | [`block`] | disks |
 //! | [`rng`] | entropy |
+//! | [`net`] | frames |
+//! | [`vsock`] | streams between guest and host |
+//! | [`balloon`] | memory that comes and goes |
+//! | [`console`] | a terminal |
 //!
 //! | threat | answer |
 //! |---|---|
@@ -19,12 +23,16 @@
 //! | endless requests | a model serves a bounded number at a time, and says that there is more |
 //! | huge requests | each model has a limit in bytes |
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod mmio;
+pub mod net;
 pub mod ring;
 pub mod rng;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod vsock;
 
 use std::ops::{BitOr, BitOrAssign};
 
@@ -124,4 +132,12 @@ pub trait Model: Send {
     /// The driver has put something into a queue, or the device is asked to go on after
     /// [`Signal::more`]. Only while it is active.
     fn notified(&mut self, queue: usize, memory: &Memory) -> Signal;
+}
+
+/// Reads from a device's configuration, which is `config`; what lies beyond it stays as it is.
+fn copy_config(config: &[u8], offset: u64, data: &mut [u8]) {
+    let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+    for (to, from) in data.iter_mut().zip(from.unwrap_or_default()) {
+        *to = *from;
+    }
 }

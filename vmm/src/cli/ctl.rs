@@ -3,7 +3,7 @@
 //! Owns how answers are shown. Must not know how requests are carried out.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,13 +13,16 @@ use super::options::LimitOptions;
 use super::placement::PlacementOptions;
 use super::{Failure, OK, values};
 use crate::control::client::Client;
-use crate::control::protocol::{Isolate, Named, Request, Response, VmLine};
+use crate::control::protocol::{BalloonSize, Isolate, Named, Request, Response, VmLine};
 use crate::control::spec::{MOST, VmSpec};
 use crate::control::stats::Stats;
 use crate::cpu_features::CpuFeatures;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
 use crate::virtio::disk::DiskConfig;
+use crate::virtio::net::{Cable, NetConfig};
+use crate::virtio::terminal::TerminalConfig;
+use crate::virtio::vsock::VsockConfig;
 
 /// Arguments of `siesta ctl`.
 #[derive(Args)]
@@ -54,6 +57,14 @@ enum Ask {
         /// Numbers of vCPUs, as 0,2; none: no vCPU is isolated any more
         #[arg(long, value_delimiter = ',', value_name = "N,...")]
         vcpus: Vec<u32>,
+    },
+    /// Ask a VM to give this much of its memory back to the host, which it may do or not; 0 lets it have all
+    Balloon {
+        #[command(flatten)]
+        vm: Vm,
+        /// The size of the balloon: 64M, 2G; a plain number is MiB
+        #[arg(value_name = "SIZE", value_parser = values::balloon_size)]
+        size: u64,
     },
     /// Counters of the VMs and of the timer hierarchy
     Stats,
@@ -127,8 +138,27 @@ fn written(duration: Duration) -> String {
 
 /// The disk as another process finds it, which may have another working directory.
 fn absolute(disk: &DiskConfig) -> DiskConfig {
-    let path = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
-    DiskConfig { path, ..disk.clone() }
+    DiskConfig { path: absolute_path(&disk.path), ..disk.clone() }
+}
+
+fn absolute_path(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn absolute_net(net: &NetConfig) -> NetConfig {
+    let cable = match &net.cable {
+        Cable::Socket(path) => Cable::Socket(absolute_path(path)),
+        other => other.clone(),
+    };
+    NetConfig { cable, ..net.clone() }
+}
+
+fn absolute_console(console: &TerminalConfig) -> TerminalConfig {
+    match console {
+        TerminalConfig::File(path) => TerminalConfig::File(absolute_path(path)),
+        TerminalConfig::Socket(path) => TerminalConfig::Socket(absolute_path(path)),
+        TerminalConfig::Stdout(prefix) => TerminalConfig::Stdout(prefix.clone()),
+    }
 }
 
 impl From<&CreateArguments> for VmSpec {
@@ -165,6 +195,14 @@ impl From<&CreateArguments> for VmSpec {
             hugepages,
             rng: from.devices.rng,
             disk: from.devices.disks.iter().map(absolute).collect(),
+            net: from.devices.nets.iter().map(absolute_net).collect(),
+            vsock: from
+                .devices
+                .vsock
+                .as_ref()
+                .map(|vsock| VsockConfig { path: absolute_path(&vsock.path), ..vsock.clone() }),
+            virtio_console: from.devices.virtio_console.as_ref().map(absolute_console),
+            balloon: from.devices.balloon,
         }
     }
 }
@@ -180,6 +218,9 @@ impl From<&Ask> for Request {
             Ask::Stop(vm) => Request::Stop(named(vm)),
             Ask::Isolate { vm, vcpus } => {
                 Request::Isolate(Isolate { vm: vm.vm.clone(), vcpus: vcpus.clone() })
+            }
+            Ask::Balloon { vm, size } => {
+                Request::Balloon(BalloonSize { vm: vm.vm.clone(), size: *size })
             }
             Ask::Stats => Request::Stats,
             Ask::Quit => Request::Quit,
@@ -235,6 +276,10 @@ fn table(stats: &Stats) -> String {
         "VCPU", "STATE", "EXITS", "SERVED", "HANDED OFF", "KICKS", "LENT", "BORROWED"
     );
     for vm in &stats.vms {
+        if let Some(balloon) = &vm.balloon {
+            let (actual, target) = (balloon.actual >> 20, balloon.target >> 20);
+            text += &format!("{:<24} balloon {actual} MiB of {target} MiB\n", vm.vm);
+        }
         for (index, vcpu) in vm.vcpus.iter().enumerate() {
             let mark = if vcpu.isolated { "*" } else { "" };
             text += &format!(

@@ -112,7 +112,11 @@ pub(super) fn run(device: &Path, arguments: &RunArguments) -> Result<u8, Failure
     let listener = arguments.listen()?;
     let mut vms = Vec::new();
     for index in 0..arguments.count {
-        vms.push((config.clone(), arguments.sink(index)?));
+        let mut config = config.clone();
+        if arguments.count > 1 {
+            config.virtio = config.virtio.numbered(index).map_err(Failure::input)?;
+        }
+        vms.push((config, arguments.sink(index)?));
     }
     // The VMs have their own files of the images.
     drop(config);

@@ -129,6 +129,20 @@ fn vm_text(vm: &VmStats) -> String {
         vm.memory >> 20,
         lateness(&vm.lateness),
     );
+    if let Some(balloon) = &vm.balloon {
+        let mib = |bytes: Option<u64>| {
+            bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{} MiB", bytes >> 20))
+        };
+        text += &format!(
+            "  balloon: {} of {}; guest: total {}, free {}, available {}, caches {}\n",
+            mib(Some(balloon.actual)),
+            mib(Some(balloon.target)),
+            mib(balloon.total),
+            mib(balloon.free),
+            mib(balloon.available),
+            mib(balloon.caches),
+        );
+    }
     for (index, vcpu) in vm.vcpus.iter().enumerate() {
         let counters = &vcpu.counters;
         text += &format!(

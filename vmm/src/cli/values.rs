@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+/// The size of a balloon: as [`memory_size`], or 0. In bytes.
+pub(crate) fn balloon_size(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { memory_size(text) }
+}
+
 /// A memory size: a number with K, M or G behind it; without, MiB. In bytes.
 pub(crate) fn memory_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::protocol::{Isolate, Request, Response, VmLine, VmState};
+use super::protocol::{BalloonSize, Isolate, Request, Response, VmLine, VmState};
 use super::spec::{Loaded, VmSpec};
 use super::stats::{Counters, SCHEMA, Stats};
 use super::survey;
@@ -76,6 +76,7 @@ impl<'a> Operator<'a> {
             Request::Resume(named) => self.resume(&named.vm),
             Request::Stop(named) => self.stop(&named.vm),
             Request::Isolate(isolate) => self.isolate(&isolate),
+            Request::Balloon(balloon) => self.balloon(&balloon),
             Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
             Request::Quit => {
                 self.quits = true;
@@ -116,7 +117,8 @@ impl<'a> Operator<'a> {
     fn create_one(&mut self, loaded: &Loaded, index: usize) -> Result<u32, String> {
         let sink = loaded.sink(index)?;
         let name = loaded.names[index].clone();
-        let created = self.fleet.create(self.host, self.facts, &loaded.config, sink, name);
+        let config = loaded.config_of(index)?;
+        let created = self.fleet.create(self.host, self.facts, &config, sink, name);
         created.map_err(|error| error.to_string())
     }
 
@@ -149,6 +151,22 @@ impl<'a> Operator<'a> {
             return Err(format!("'{}' has no vCPU {absent}: it has {cpus}", isolate.vm));
         }
         self.fleet.isolate(id, |vcpu| isolate.vcpus.contains(&vcpu));
+        Ok(Response::Done)
+    }
+
+    fn balloon(&mut self, asked: &BalloonSize) -> Result<Response, String> {
+        let id = self.id(&asked.vm)?;
+        let memory = self.fleet.vm(id).map_or(0, |vm| vm.memory_bytes());
+        if asked.size >= memory {
+            return Err(format!(
+                "'{}' has {} bytes of memory; a balloon of {} would leave nothing",
+                asked.vm, memory, asked.size
+            ));
+        }
+        let Some(control) = self.fleet.balloon(id) else {
+            return Err(format!("'{}' has no balloon; create it with --balloon", asked.vm));
+        };
+        control.set_target(asked.size);
         Ok(Response::Done)
     }
 

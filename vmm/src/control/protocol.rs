@@ -24,6 +24,8 @@ pub enum Request {
     Stop(Named),
     /// Takes vCPUs out of the hierarchy, or lets them in again.
     Isolate(Isolate),
+    /// Asks a VM for a balloon of another size.
+    Balloon(BalloonSize),
     /// Counters of all VMs and of the hierarchies.
     Stats,
     /// Ends all VMs and the process.
@@ -46,6 +48,16 @@ pub struct Isolate {
     pub vm: String,
     /// Numbers of the isolated vCPUs; the others are not.
     pub vcpus: Vec<u32>,
+}
+
+/// How much of its memory a VM is asked to give back to the host.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonSize {
+    /// The VM's name.
+    pub vm: String,
+    /// In bytes; less than its memory.
+    pub size: u64,
 }
 
 /// An answer.

@@ -22,6 +22,9 @@ use crate::placement::sched::Sched;
 use crate::placement::{self, HugePages, Isolated, Placement};
 use crate::virtio::VirtioConfig;
 use crate::virtio::disk::DiskConfig;
+use crate::virtio::net::NetConfig;
+use crate::virtio::terminal::TerminalConfig;
+use crate::virtio::vsock::VsockConfig;
 
 /// Most VMs of one description.
 pub const MOST: u32 = 4096;
@@ -106,6 +109,18 @@ pub struct VmSpec {
     /// Its disks, each as `PATH[,ro][,direct]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disk: Vec<DiskConfig>,
+    /// Its network devices, each as `tap=NAME`, `socket=PATH` or `fd=N`, with `,mac=ADDRESS` if wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub net: Vec<NetConfig>,
+    /// Its socket device, as `cid=N,path=PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+    /// Where its console device's output goes: `stdio`, a file, or `unix:SOCKET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtio_console: Option<TerminalConfig>,
+    /// Its balloon, with the size that it begins with, in bytes; written as `64M`, or a number of MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "balloon_size")]
+    pub balloon: Option<u64>,
 }
 
 fn one() -> u32 {
@@ -116,6 +131,25 @@ fn memory() -> u64 {
     64 << 20
 }
 
+mod balloon_size {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::size::Size;
+    use crate::cli::values;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        // Absent ones are not written at all.
+        let kib = bytes.unwrap_or(0) >> 10;
+        to.serialize_str(&if kib == 0 { "0".to_owned() } else { format!("{kib}K") })
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
+        let bytes = values::balloon_size(&Size::deserialize(from)?.text());
+        bytes.map(Some).map_err(|why| D::Error::custom(format!("balloon: {why}")))
+    }
+}
+
 mod size {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -124,9 +158,18 @@ mod size {
 
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Size {
+    pub(super) enum Size {
         Mib(u64),
         Text(String),
+    }
+
+    impl Size {
+        pub(super) fn text(self) -> String {
+            match self {
+                Size::Mib(number) => number.to_string(),
+                Size::Text(text) => text,
+            }
+        }
     }
 
     pub(super) fn serialize<S: Serializer>(bytes: &u64, to: S) -> Result<S::Ok, S::Error> {
@@ -134,11 +177,8 @@ mod size {
     }
 
     pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
-        let text = match Size::deserialize(from)? {
-            Size::Mib(number) => number.to_string(),
-            Size::Text(text) => text,
-        };
-        values::memory_size(&text).map_err(|why| D::Error::custom(format!("memory: {why}")))
+        values::memory_size(&Size::deserialize(from)?.text())
+            .map_err(|why| D::Error::custom(format!("memory: {why}")))
     }
 }
 
@@ -239,7 +279,14 @@ impl VmSpec {
     }
 
     fn virtio(&self) -> VirtioConfig {
-        VirtioConfig { rng: self.rng, disks: self.disk.clone() }
+        VirtioConfig {
+            rng: self.rng,
+            disks: self.disk.clone(),
+            nets: self.net.clone(),
+            vsock: self.vsock.clone(),
+            console: self.virtio_console.clone(),
+            balloon: self.balloon,
+        }
     }
 
     fn placement(&self) -> Result<Placement, String> {
@@ -303,6 +350,18 @@ impl VmSpec {
 }
 
 impl Loaded {
+    /// What VM `index` is made of.
+    ///
+    /// # Errors
+    /// One line: it cannot have a device of its own.
+    pub fn config_of(&self, index: usize) -> Result<VmConfig, String> {
+        let mut config = self.config.clone();
+        if self.names.len() > 1 {
+            config.virtio = config.virtio.numbered(index as u32)?;
+        }
+        Ok(config)
+    }
+
     /// Where the serial output of VM `index` goes. Creates the file or socket.
     ///
     /// # Errors

@@ -157,8 +157,45 @@ pub struct VmStats {
     /// Of all its vCPUs; none in mode `kernel`.
     #[serde(default)]
     pub lateness: LatenessStats,
+    /// Its balloon, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonStats>,
     /// Its vCPUs.
     pub vcpus: Vec<VcpuStats>,
+}
+
+/// A balloon, and what the guest tells of its memory; in bytes unless it says otherwise. What the guest
+/// does not tell is missing. It is what was known when it was asked for: by asking, newer is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonStats {
+    /// The size that was asked for.
+    pub target: u64,
+    /// The size that the guest tells.
+    pub actual: u64,
+    /// All of its memory, less the balloon.
+    #[serde(default)]
+    pub total: Option<u64>,
+    /// Not used for anything.
+    #[serde(default)]
+    pub free: Option<u64>,
+    /// What it could have without swapping.
+    #[serde(default)]
+    pub available: Option<u64>,
+    /// Caches of files.
+    #[serde(default)]
+    pub caches: Option<u64>,
+    /// Swapped in.
+    #[serde(default)]
+    pub swap_in: Option<u64>,
+    /// Swapped out.
+    #[serde(default)]
+    pub swap_out: Option<u64>,
+    /// Page faults that needed the disk, a number.
+    #[serde(default)]
+    pub major_faults: Option<u64>,
+    /// Other page faults, a number.
+    #[serde(default)]
+    pub minor_faults: Option<u64>,
 }
 
 /// A vCPU and its thread.

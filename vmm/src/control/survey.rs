@@ -1,20 +1,22 @@
 //! Reads what a fleet can tell.
 //!
 //! Owns how the parts of the process become the fields of [`Stats`](super::stats::Stats). Must not know
-//! requests. Nothing here takes a lock that a vCPU's thread waits for: counters are atomics, groups are
-//! read word by word, and all of it is done by the process's main thread.
+//! requests. Nothing here takes a lock that a vCPU's thread waits for, but for a balloon's, which a guest
+//! that changes its size needs for a moment: counters are atomics, groups are read word by word, and all
+//! of it is done by the process's main thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_epoch as epoch;
+use devices::virtio::balloon::{Report, Statistics};
 use tmigr::{GroupView, Hierarchy, Slot};
 
 use super::protocol::VmState;
 use super::stats::{
-    Counters, GroupStats, HierarchyStats, LatenessStats, LevelStats, ProcessStats, VcpuName,
-    VcpuStats, VmStats,
+    BalloonStats, Counters, GroupStats, HierarchyStats, LatenessStats, LevelStats, ProcessStats,
+    VcpuName, VcpuStats, VmStats,
 };
 use crate::bench::Lateness;
 use crate::clock;
@@ -62,7 +64,34 @@ pub fn vm(
         unknown_msrs: vm.faults.msrs(),
         absent_devices: vm.faults.addresses(),
         lateness: figures(&own),
+        balloon: fleet.balloon(vm.id).map(|control| balloon(&control.report(now))),
         vcpus: fleet.vcpus_of(vm).map(vcpu_stats).collect(),
+    }
+}
+
+fn balloon(report: &Report) -> BalloonStats {
+    let Report { target, actual, statistics } = *report;
+    let Statistics {
+        swap_in,
+        swap_out,
+        major_faults,
+        minor_faults,
+        free,
+        total,
+        available,
+        caches,
+    } = statistics;
+    BalloonStats {
+        target,
+        actual,
+        total,
+        free,
+        available,
+        caches,
+        swap_in,
+        swap_out,
+        major_faults,
+        minor_faults,
     }
 }
 

@@ -40,6 +40,7 @@ fn vm(id: u32, name: &str, vcpus: Vec<VcpuStats>, lateness: LatenessStats) -> Vm
         unknown_msrs: 0,
         absent_devices: 0,
         lateness,
+        balloon: None,
         vcpus,
     }
 }

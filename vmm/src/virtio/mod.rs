@@ -8,21 +8,32 @@
 //! A back-end never works on a vCPU's thread: the event loop carries those that cannot block
 //! ([`on_loop`]), a disk has a thread of its own ([`disk::Worker`]).
 
+pub mod balloon;
 pub mod disk;
 pub mod entropy;
+pub mod net;
 pub mod on_loop;
+pub mod terminal;
+mod unix;
+pub mod vsock;
 pub mod wiring;
 
+use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use devices::bus::{BusBuilder, BusError};
 use devices::virtio::rng::Rng;
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 
+use self::balloon::BalloonPlug;
 use self::disk::{DiskConfig, DiskError, Worker};
 use self::entropy::HostEntropy;
+use self::net::NetConfig;
 use self::on_loop::{HostSide, OnLoop};
+use self::terminal::TerminalConfig;
+use self::vsock::VsockConfig;
 use self::wiring::{Line, Wired};
 use crate::boot::layout::{MOST_VIRTIO, VirtioWindow, virtio_window};
 use crate::event_loop::{CarriedId, EventLoop, EventLoopError};
@@ -35,6 +46,40 @@ pub struct VirtioConfig {
     pub rng: bool,
     /// The disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// The network devices, in the order in which the guest finds them.
+    pub nets: Vec<NetConfig>,
+    /// The socket device.
+    pub vsock: Option<VsockConfig>,
+    /// Where the console device's bytes go, if there is one.
+    pub console: Option<TerminalConfig>,
+    /// The size that the balloon begins with, in bytes, if there is one.
+    pub balloon: Option<u64>,
+}
+
+impl VirtioConfig {
+    /// The devices of VM `index` of several that are alike: what cannot be shared has a name of its own,
+    /// with `.INDEX` behind.
+    ///
+    /// # Errors
+    /// One line: something that has no name.
+    pub fn numbered(&self, index: u32) -> Result<Self, String> {
+        let nets = self.nets.iter().map(|net| net.numbered(index)).collect::<Result<_, _>>()?;
+        Ok(VirtioConfig {
+            rng: self.rng,
+            disks: self.disks.clone(),
+            nets,
+            vsock: self.vsock.as_ref().map(|vsock| vsock.numbered(index)),
+            console: self.console.as_ref().map(|console| console.numbered(index)),
+            balloon: self.balloon,
+        })
+    }
+}
+
+/// The name with `.INDEX` behind.
+fn numbered_path(path: &Path, index: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{index}"));
+    name.into()
 }
 
 /// Why a VM does not get its virtio devices.
@@ -64,6 +109,43 @@ pub enum VirtioError {
     /// A disk's file.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// What is behind a network device.
+    #[error("--net {cable}: {what}")]
+    Net {
+        /// What was asked for.
+        cable: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The socket of the socket device.
+    #[error("--vsock path={}: {what}", .path.display())]
+    Vsock {
+        /// What was asked for.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The file or socket of the console device.
+    #[error("--virtio-console {}: {what}", .path.display())]
+    Console {
+        /// What was asked for.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// Huge pages cannot be given back in small pieces.
+    #[error(
+        "--balloon: memory of huge pages cannot be given back; leave out --balloon or --hugepages"
+    )]
+    BalloonOfHugePages,
+    /// A balloon that leaves the guest nothing.
+    #[error("--balloon: {target} bytes of a memory of {memory}; ask for less")]
+    BalloonTooLarge {
+        /// What was asked for, in bytes.
+        target: u64,
+        /// The VM's memory, in bytes.
+        memory: u64,
+    },
 }
 
 /// A device that was opened and belongs to no VM yet.
@@ -100,12 +182,25 @@ pub trait Backend: Send {
 }
 
 /// The host's end of a device at work.
-#[derive(Debug)]
 pub enum Running {
     /// Carried by the event loop.
     OnLoop(CarriedId),
     /// A disk's own thread.
     Disk(Worker),
+    /// A balloon, carried by the event loop.
+    Balloon {
+        /// The device.
+        device: CarriedId,
+        /// Asks it for another size.
+        control: balloon::Control,
+    },
+    /// A console device, carried by the event loop.
+    Console {
+        /// The device.
+        device: CarriedId,
+        /// What carries its bytes on.
+        console: CarriedId,
+    },
 }
 
 impl Running {
@@ -115,6 +210,20 @@ impl Running {
         match self {
             Running::OnLoop(id) => event_loop.remove(id),
             Running::Disk(worker) => drop(worker),
+            Running::Balloon { device, .. } => event_loop.remove(device),
+            Running::Console { device, console } => {
+                event_loop.remove(device);
+                event_loop.remove(console);
+            }
+        }
+    }
+
+    /// The balloon, if this is one.
+    #[must_use]
+    pub fn balloon(&self) -> Option<&balloon::Control> {
+        match self {
+            Running::Balloon { control, .. } => Some(control),
+            _ => None,
         }
     }
 }
@@ -124,14 +233,27 @@ impl Running {
 /// # Errors
 /// [`VirtioError`]: too many, or one that cannot be opened.
 pub fn open(config: &VirtioConfig) -> Result<Vec<Box<dyn Plug>>, VirtioError> {
-    let VirtioConfig { rng, disks } = config;
-    let asked = disks.len() + usize::from(*rng);
+    let VirtioConfig { rng, disks, nets, vsock, console, balloon } = config;
+    let single = [*rng, vsock.is_some(), console.is_some(), balloon.is_some()];
+    let asked = disks.len() + nets.len() + single.map(usize::from).iter().sum::<usize>();
     if asked > MOST_VIRTIO {
         return Err(VirtioError::TooMany { asked });
     }
     let mut devices: Vec<Box<dyn Plug>> = Vec::new();
     for (number, disk) in disks.iter().enumerate() {
         devices.push(Box::new(disk::open(disk, number)?));
+    }
+    for net in nets {
+        devices.push(Box::new(OnLoop(net.open()?)));
+    }
+    if let Some(console) = console {
+        devices.push(Box::new(console.open()?));
+    }
+    if let Some(vsock) = vsock {
+        devices.push(Box::new(OnLoop(vsock.open()?)));
+    }
+    if let Some(target) = *balloon {
+        devices.push(Box::new(BalloonPlug { target }));
     }
     if *rng {
         devices.push(Box::new(OnLoop(Rng::new(HostEntropy))));

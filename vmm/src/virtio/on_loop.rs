@@ -101,7 +101,13 @@ impl<D: HostSide> MutEventSubscriber for Carried<D> {
                 // What is ready may be of a descriptor that is watched no more.
                 if self.held.get(index).is_some_and(|held| held.is_some()) {
                     let set = events.event_set();
-                    let _ = self.turn(|device, memory| device.ready(memory, index, set));
+                    let served = self.turn(|device, memory| device.ready(memory, index, set));
+                    if served.more {
+                        // As if the driver had asked; each device knows what it has left.
+                        self.device.queues.iter().for_each(|eventfd| {
+                            let _ = eventfd.write(1);
+                        });
+                    }
                 }
             }
         }
