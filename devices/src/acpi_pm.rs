@@ -173,6 +173,12 @@ impl AcpiPm {
         self.status |= PWRBTN;
     }
 
+    /// Whether the guest wants to hear of its power button: a press is an interrupt to it.
+    #[must_use]
+    pub fn hears_power_button(&self) -> bool {
+        self.enable & PWRBTN != 0
+    }
+
     /// Whether the SCI is requested, as of the latest time seen: a level.
     #[must_use]
     pub fn line(&self) -> bool {

@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::assemble::{self, BuildError, Built, Place, VmConfig};
 use crate::backstop::Backstop;
-use crate::console::{self, Sink};
+use crate::console::{self, ConsoleWriter, Sink};
 use crate::domain::{Domain, DomainError, Policy, TimerMode};
 use crate::event_loop::{ConsoleId, EventLoop, EventLoopError};
 use crate::gdb::{self, stream::Listener};
@@ -81,6 +81,8 @@ struct Running {
     vm: Arc<VmShared>,
     domain: Arc<Domain>,
     vcpus: Vec<Arc<Vcpu>>,
+    /// The guest's end of its console.
+    writer: ConsoleWriter,
     console: Option<ConsoleId>,
     /// Where its threads are to run; none: anywhere.
     place: Option<Placement>,
@@ -205,6 +207,36 @@ impl Fleet {
         name: Option<String>,
     ) -> Result<u32, FleetError> {
         let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
+        let id = self.next_id;
+        let running = self.assemble(host, facts, config, id, name, writer)?;
+        self.next_id += 1;
+        self.vms.push(Arc::clone(&running.vm));
+        self.running.push(running);
+        let carried = self.event_loop.as_ref().map(|event_loop| event_loop.add(console));
+        match carried.transpose() {
+            Ok(console) => {
+                if let Some(last) = self.running.last_mut() {
+                    last.console = console;
+                }
+            }
+            Err(error) => {
+                self.remove(id, || Outcome::HostError(error.to_string()));
+                return Err(error.into());
+            }
+        }
+        Ok(id)
+    }
+
+    /// Builds a VM whose console is `writer`'s. It has no threads yet.
+    fn assemble(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        config: &VmConfig,
+        id: u32,
+        name: Option<String>,
+        writer: ConsoleWriter,
+    ) -> Result<Running, FleetError> {
         let domain = match &self.shared {
             Some(domain) => Arc::clone(domain),
             None => {
@@ -216,7 +248,6 @@ impl Fleet {
             }
         };
         let slots = domain.admit(config.cpus)?;
-        let id = self.next_id;
         let place = Place {
             id,
             name,
@@ -250,24 +281,8 @@ impl Fleet {
                 vm.name
             );
         }
-        self.next_id += 1;
-        self.vms.push(Arc::clone(&vm));
         let place = Some(&config.placement).filter(|place| place.concerns_threads()).cloned();
-        let running = Running { vm, domain, vcpus, console: None, place, threads: Vec::new() };
-        self.running.push(running);
-        let carried = self.event_loop.as_ref().map(|event_loop| event_loop.add(console));
-        match carried.transpose() {
-            Ok(console) => {
-                if let Some(last) = self.running.last_mut() {
-                    last.console = console;
-                }
-            }
-            Err(error) => {
-                self.remove(id, || Outcome::HostError(error.to_string()));
-                return Err(error.into());
-            }
-        }
-        Ok(id)
+        Ok(Running { vm, domain, vcpus, writer, console: None, place, threads: Vec::new() })
     }
 
     fn start(&mut self, index: usize) -> Result<(), FleetError> {
@@ -346,8 +361,22 @@ impl Fleet {
     /// threads, slots. Answers what is left of it; `None`: there is no such VM.
     pub fn remove(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
         let index = self.position(id)?;
+        let (vm, _, console) = self.take_down(index, outcome);
+        if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
+            event_loop.remove(console);
+        }
+        Some(vm)
+    }
+
+    /// Ends a VM and frees what it had, but for its console.
+    fn take_down(
+        &mut self,
+        index: usize,
+        outcome: impl FnOnce() -> Outcome,
+    ) -> (Arc<VmShared>, ConsoleWriter, Option<ConsoleId>) {
         self.vms.remove(index);
-        let Running { vm, domain, vcpus, console, threads, .. } = self.running.remove(index);
+        let Running { vm, domain, vcpus, writer, console, threads, .. } =
+            self.running.remove(index);
         if !vm.has_ended() {
             vm.end(outcome());
         }
@@ -358,11 +387,59 @@ impl Fleet {
         }
         domain.dismiss(&vm.slots);
         drop(vcpus);
-        if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
-            event_loop.remove(console);
-        }
         seats::settle(FREE_PATIENCE, || Arc::strong_count(&vm) == 1);
-        Some(vm)
+        (vm, writer, console)
+    }
+
+    /// Builds a VM anew, as after its creation, and starts it: same number, name and console, memory
+    /// and devices as after power-up. `false`: there is no such VM.
+    ///
+    /// # Errors
+    /// [`FleetError`]; the VM has been removed then.
+    pub fn restart(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        id: u32,
+        config: &VmConfig,
+    ) -> Result<bool, FleetError> {
+        let Some(index) = self.position(id) else { return Ok(false) };
+        let (vm, writer, console) = self.take_down(index, || Outcome::Reset);
+        let name = vm.name.clone();
+        // What it had is free before the new one needs as much.
+        drop(vm);
+        let built = self.assemble(host, facts, config, id, Some(name), writer);
+        let started = built.and_then(|running| {
+            self.vms.insert(index, Arc::clone(&running.vm));
+            self.running.insert(index, running);
+            self.start(index)
+        });
+        if let Err(error) = started {
+            if self.position(id).is_some() {
+                let _ = self.take_down(index, || Outcome::HostError(error.to_string()));
+            }
+            if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
+                event_loop.remove(console);
+            }
+            return Err(error);
+        }
+        self.running[index].console = console;
+        Ok(true)
+    }
+
+    /// Presses a VM's power button. `false`: its guest does not want to hear of it, it has ended, or
+    /// there is no such VM.
+    pub fn press_power_button(&self, id: u32) -> bool {
+        let Some(Running { vm, domain, .. }) = self.at(id) else { return false };
+        !vm.has_ended() && domain.press_power_button(vm)
+    }
+
+    /// Ends a VM, with this outcome if it had none. Does not wait for it.
+    pub fn end(&self, id: u32, outcome: Outcome) {
+        if let Some(Running { vm, domain, .. }) = self.at(id) {
+            vm.end(outcome);
+            domain.stop_vm(vm);
+        }
     }
 
     fn at(&self, id: u32) -> Option<&Running> {

@@ -47,9 +47,31 @@ impl Signals {
 
     /// Takes in what came; answers whether anything did.
     pub fn came(&mut self) -> bool {
-        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        self.0.read(&mut info).is_ok_and(|n| n > 0)
+        self.pop().is_some()
     }
+
+    /// The next signal that came.
+    pub fn pop(&mut self) -> Option<libc::c_int> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        self.0.read_exact(&mut info).ok()?;
+        // ssi_signo comes first (signalfd(2)).
+        let [a, b, c, d, ..] = info;
+        Some(i32::from_ne_bytes([a, b, c, d]))
+    }
+}
+
+/// Those of these signals that the process was not started to ignore, as `nohup` does.
+#[must_use]
+pub fn not_ignored(signals: &[libc::c_int]) -> Vec<libc::c_int> {
+    let ignored = |signal: &libc::c_int| {
+        // SAFETY: an all-zero sigaction is valid; the call writes it and changes nothing.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    signals.iter().copied().filter(|signal| !ignored(signal)).collect()
 }
 
 impl AsRawFd for Signals {

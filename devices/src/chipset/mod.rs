@@ -191,10 +191,11 @@ impl Chipset {
         }
     }
 
-    /// The ACPI power button is pressed.
-    pub fn press_power_button(&mut self, now: u64) {
+    /// The ACPI power button is pressed. Answers whether the guest wants to hear of it.
+    pub fn press_power_button(&mut self, now: u64) -> bool {
         self.pm.press_power_button(now);
         self.settle();
+        self.pm.hears_power_button()
     }
 
     /// Whether there is a message or a line to be told of.

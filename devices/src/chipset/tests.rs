@@ -195,9 +195,12 @@ fn external_controllers_are_told_of_lines_and_of_each_edge() {
 fn level_triggered_interrupt_is_sent_again_after_the_guest_ended_it() {
     let machine = Machine::new(false);
     machine.ioapic(0x22, 0x8000 | 0x51, 0);
-    let _ = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    let (heard, _) = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    assert!(!heard);
     // PWRBTN_EN.
     let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT + 2, &[0x00, 0x01], 0);
+    let (heard, _) = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    assert!(heard);
     assert_eq!(machine.messages().len(), 1);
     let _ = machine.board.with(1, |chipset| chipset.end_of_interrupt(0x51));
     assert_eq!(machine.messages().len(), 1, "the line is still asserted");
