@@ -211,6 +211,33 @@ fn level_triggered_interrupt_is_sent_again_after_the_guest_ended_it() {
 }
 
 #[test]
+fn clock_wakes_a_machine_that_listens_to_the_sci_alone() {
+    let machine = Machine::new(false);
+    let _ = machine.out(0x21, 0xff, 0);
+    machine.ioapic(0x22, 0x8000 | 0x51, 0);
+    // An alarm that matches each second, and its interrupt.
+    for (register, value) in [(1, 0xff), (3, 0xff), (5, 0xff), (0x0b, 0x22)] {
+        let _ = machine.out(0x70, register, 0);
+        let _ = machine.out(0x71, value, 0);
+    }
+    assert_eq!(machine.board.deadline(), None, "nobody listens");
+    // RTC_EN.
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT + 2, &[0x00, 0x04], 0);
+    let due = machine.board.deadline().expect("the alarm comes");
+    let _ = machine.errands();
+    machine.advance(due);
+    assert_eq!(machine.messages().first().map(|ipi| ipi.vector), Some(0x51));
+    let mut status = [0; 2];
+    let _ = machine.bus.pio_read(crate::acpi_pm::PM1A_EVENT, &mut status, due);
+    assert_eq!(status, [0, 4]);
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT, &[0x00, 0x04], due);
+    // The clock's own line is up until its register C is read, and gives no second event.
+    machine.advance(due + 1);
+    let _ = machine.bus.pio_read(crate::acpi_pm::PM1A_EVENT, &mut status, due + 1);
+    assert_eq!(status, [0, 0]);
+}
+
+#[test]
 fn ways_to_end_the_machine() {
     let machine = Machine::new(false);
     assert_eq!(machine.bus.pio_write(0x600, &[0x34, 0], 0), Outcome::PowerOff);

@@ -257,11 +257,14 @@ fn input_that_nobody_takes_keeps_no_thread_busy() {
     let said = "x".repeat(3 * INPUT_MOST);
     let mut child = command
         .stdin(pipe_with(&said))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("it can be run");
-    thread::sleep(Duration::from_millis(500));
+    // By then the guest halts for good.
+    let mut out = child.stdout.take().expect("a pipe");
+    out.read_exact(&mut [0; 10]).expect("it says hello");
+    thread::sleep(Duration::from_millis(300));
     let before = carried(child.id());
     let began = Instant::now();
     thread::sleep(Duration::from_millis(1000));

@@ -63,7 +63,8 @@ fn reset_starts_the_vm_again_where_that_is_wanted() {
             until("it does not start again", || said().lines().count() >= 4);
             running.signal(libc::SIGINT);
             let _ = running.wait().expect(130);
-            assert!(said().lines().all(|line| line == "leaving"), "{}", said());
+            // The last one may have been cut short.
+            assert!(said().lines().all(|line| "leaving".starts_with(line)), "{}", said());
         }
         let more = ["--timers", mode, "--on-reboot", "restart"];
         assert_eq!(left("acpi", &more).expect(0).stdout.trim_end(), "leaving");

@@ -118,7 +118,6 @@ fn fadt(facs: u64) -> Vec<u8> {
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
     fadt.dsdt = (DSDT as u32).into();
