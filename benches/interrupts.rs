@@ -91,7 +91,7 @@ impl Bench {
         let cpu_seconds = Usage::of_process().less(cpu_before).cpu_ns as f64 / 1e9;
         let vm = &fleet.vms()[0];
         let exits = fleet.vcpus_of(vm).map(|vcpu| vcpu.stats.exits.load(Ordering::Relaxed)).sum();
-        if !matches!(vm.outcome(), Some(Outcome::Reset | Outcome::Exit(0))) {
+        if !matches!(vm.outcome(), Some(Outcome::PowerOff | Outcome::Exit(0))) {
             let outcome = vm.outcome().map_or_else(String::new, Outcome::to_string);
             return Err(format!("{image}: {outcome}"));
         }

@@ -64,7 +64,8 @@ const GBL: u16 = 1 << 5;
 const PWRBTN: u16 = 1 << 8;
 /// PM1 enable: sleep button, which is not there.
 const SLPBTN: u16 = 1 << 9;
-/// PM1 enable: the clock's alarm while asleep, which this machine never is.
+/// PM1 status and enable: the clock's interrupt, by which an idle machine can be woken that listens to
+/// nothing else (suspend-to-idle).
 const RTC: u16 = 1 << 10;
 const ENABLE_WRITABLE: u16 = TMR | GBL | PWRBTN | SLPBTN | RTC;
 
@@ -172,6 +173,23 @@ impl AcpiPm {
     pub fn press_power_button(&mut self, now: u64) {
         self.advance(now);
         self.status |= PWRBTN;
+    }
+
+    /// The clock asserts its interrupt.
+    pub fn clock_rings(&mut self) {
+        self.status |= RTC;
+    }
+
+    /// Whether the clock's interrupt is one of this block's, too.
+    #[must_use]
+    pub fn hears_clock(&self) -> bool {
+        self.enable & RTC != 0
+    }
+
+    /// Whether the guest wants to hear of its power button: a press is an interrupt to it.
+    #[must_use]
+    pub fn hears_power_button(&self) -> bool {
+        self.enable & PWRBTN != 0
     }
 
     /// Whether the SCI is requested, as of the latest time seen: a level.

@@ -35,6 +35,8 @@ pub enum Outcome {
     Reset,
     /// The guest powers the machine off.
     PowerOff,
+    /// The guest says that its kernel has panicked.
+    Panicked,
     /// The device gives an edge on this interrupt line ([`crate::chipset::Chipset::pulse`]).
     Edge(u8),
     /// The chipset has errands ([`crate::chipset::Board::take_errand`]).

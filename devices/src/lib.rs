@@ -22,6 +22,7 @@ pub mod i8042;
 pub mod ioapic;
 pub mod pic;
 pub mod pit;
+pub mod pvpanic;
 pub mod rtc;
 pub mod serial;
 mod sync;

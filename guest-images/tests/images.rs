@@ -77,6 +77,7 @@ fn every_image_is_found_by_its_name() {
         "ipi",
         "halt",
         "echo",
+        "leave",
         "apic-modes",
         "ipis",
         "nmi",

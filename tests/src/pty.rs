@@ -123,11 +123,30 @@ impl OnTerminal {
         unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("process ids are small")
+    }
+
+    /// Waits until the terminal has the modes that it had before the command started, or until it has
+    /// not.
+    ///
+    /// # Panics
+    /// That does not happen.
+    #[track_caller]
+    pub fn until_as_before(&self, as_before: bool) {
+        let began = Instant::now();
+        while self.is_as_before() != as_before {
+            assert!(began.elapsed() < PATIENCE, "as before: {}", !as_before);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Sends the command a signal.
     pub fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.child.id()).expect("process ids are small");
         // SAFETY: plain system call on a child that was not waited for yet.
-        unsafe { libc::kill(pid, signal) };
+        unsafe { libc::kill(self.pid(), signal) };
     }
 
     /// Whether the terminal has the modes that it had before the command started.

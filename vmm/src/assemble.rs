@@ -12,6 +12,7 @@ use devices::debug_exit::{self, DebugExit};
 use devices::debug_port::{self, DebugPort};
 use devices::fw_cfg::{self, Contents, FwCfg};
 use devices::i8042::{self, I8042};
+use devices::pvpanic::{self, PvPanic};
 use devices::rtc::RtcConfig;
 use devices::serial::{self, SerialPort};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
@@ -356,6 +357,7 @@ fn bus(
         .pio(debug_port::PORTS, Box::new(DebugPort::new(console)))?
         .pio(fw_cfg::PORTS, Box::new(FwCfg::new(facts)))?
         .pio(debug_exit::PORTS, Box::new(DebugExit))?
+        .pio(pvpanic::PORT, Box::new(PvPanic))?
         .pio(i8042::DATA, Box::new(I8042::Data))?
         .pio(i8042::COMMAND, Box::new(I8042::Command))?;
     board.attach(bus)

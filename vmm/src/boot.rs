@@ -13,6 +13,7 @@ pub mod bzimage;
 pub mod elf;
 pub mod elf_error;
 pub mod file;
+pub mod foreign;
 pub mod initrd;
 pub mod kernel;
 pub mod layout;
@@ -36,6 +37,10 @@ use initrd::InitrdError;
 use kernel::{KernelError, Start};
 use layout::{CMDLINE, CMDLINE_MOST, HIGH_MEMORY, MULTIBOOT_INFO, START_INFO, ZERO_PAGE};
 pub use registers::{StateError, set_entry_state, set_init_state, set_sipi_state};
+
+/// What Linux needs to be told to be seen and to end: messages go to the serial port, and a kernel that
+/// panics resets its machine at once instead of waiting for ever.
+pub const LINUX_CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// Why a guest cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +180,12 @@ pub fn read_kernel(path: &Path) -> Result<Vec<u8>, BootError> {
 /// As [`read_kernel`].
 pub fn read_initrd(path: &Path) -> Result<Vec<u8>, BootError> {
     Ok(file::read(Kind::Initrd, path)?)
+}
+
+/// The command line of a kernel for which none is given: [`LINUX_CMDLINE`] for Linux, else nothing.
+#[must_use]
+pub fn usual_cmdline(kernel: &[u8]) -> &'static str {
+    if kernel::is_linux(kernel) { LINUX_CMDLINE } else { "" }
 }
 
 /// Loads the kernel and the initial RAM disk, and writes the command line, the MP and ACPI tables for

@@ -1,5 +1,5 @@
 //! Serial output on its way from the exit handler to a file, a socket, the terminal or memory, and a
-//! socket's input on its way back.
+//! socket's or the terminal's input on its way back.
 //!
 //! A vCPU thread must never block in a write, so the bytes go into a bounded queue, and the
 //! event-loop thread carries them on. Owns the queues. Must not know the UART.
@@ -10,7 +10,11 @@
 //! | `dropped` | none (relaxed counter) | vCPU threads | event loop |
 
 pub mod capture;
+mod input;
+pub mod keys;
 pub mod socket;
+pub mod stdio;
+pub mod terminal;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -21,7 +25,10 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use capture::Capture;
-use socket::{Input, Listener, Socket};
+pub use input::INPUT_MOST;
+use input::Input;
+use socket::{Listener, Socket};
+use stdio::Stdin;
 
 /// What a guest may be ahead of the reader of its console, in bytes; more is dropped and counted.
 const CAPACITY: usize = 1 << 20;
@@ -61,10 +68,10 @@ impl Write for ConsoleWriter {
 }
 
 impl ConsoleWriter {
-    /// Has `told` called by the event loop when something was said to the guest. Only the first call
-    /// counts.
+    /// Has `told` called by the event loop when something was said to the guest, in the place of
+    /// whoever was told before.
     pub fn on_input(&self, told: impl Fn() + Send + Sync + 'static) {
-        self.0.input.on_put(Box::new(told));
+        self.0.input.on_put(Arc::new(told));
     }
 
     /// What is said to the guest.
@@ -92,6 +99,8 @@ impl Read for ConsoleReader {
 pub enum Sink {
     /// Standard output, each line behind this prefix (empty: none).
     Stdout(String),
+    /// Standard output, and what comes from standard input goes to the guest.
+    Stdio(Stdin),
     /// A file.
     File(std::fs::File),
     /// Whoever connects, whose words go to the guest.
@@ -109,7 +118,7 @@ pub enum Source {
     Guest,
     /// Somebody wants to connect.
     Listener,
-    /// Whoever is connected.
+    /// Whoever is connected, or types.
     Client,
 }
 
@@ -120,6 +129,7 @@ impl Source {
 
 enum Carry {
     Stdout(String),
+    Stdio(Box<Stdin>),
     File(std::fs::File),
     Socket(Box<Socket>),
     Memory(Arc<Capture>),
@@ -151,6 +161,7 @@ pub fn console(sink: Sink) -> io::Result<(Console, ConsoleWriter)> {
     });
     let sink = match sink {
         Sink::Stdout(prefix) => Carry::Stdout(prefix),
+        Sink::Stdio(stdin) => Carry::Stdio(Box::new(stdin)),
         Sink::File(file) => Carry::File(file),
         Sink::Socket(listener) => Carry::Socket(Box::new(Socket::new(listener, input))),
         Sink::Memory(capture) => Carry::Memory(capture),
@@ -169,6 +180,7 @@ impl Console {
             (Source::Guest, _) => Some((self.queue.ready.as_raw_fd(), EventSet::IN)),
             (Source::Listener, Carry::Socket(socket)) => socket.listener_interest(),
             (Source::Client, Carry::Socket(socket)) => socket.client_interest(),
+            (Source::Client, Carry::Stdio(stdin)) => stdin.interest(&self.queue.input),
             _ => None,
         }
     }
@@ -182,9 +194,18 @@ impl Console {
             (Source::Guest, _) => self.drain()?,
             (Source::Listener, Carry::Socket(socket)) => socket.accept(),
             (Source::Client, Carry::Socket(socket)) => socket.serve(events),
+            (Source::Client, Carry::Stdio(stdin)) => stdin.serve(&self.queue.input),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Takes in what can be had without being watched for. To be called once, after
+    /// [`ConsoleWriter::on_input`].
+    pub fn begin(&mut self) {
+        if let Carry::Stdio(stdin) = &mut self.sink {
+            stdin.refill(&self.queue.input);
+        }
     }
 
     /// Closes a client that has gone. It must not be watched any more, as a descriptor's number may
@@ -217,6 +238,11 @@ impl Console {
             Carry::Stdout(prefix) => {
                 let text = prefixed(prefix, &bytes, &mut self.open_line);
                 to_stdout(&text)
+            }
+            Carry::Stdio(stdin) => {
+                // The guest may be told to read more.
+                stdin.refill(&self.queue.input);
+                to_stdout(&bytes)
             }
         }
     }
@@ -317,7 +343,7 @@ mod tests {
         let (mut console, writer) = console(Sink::Socket(listener)).expect("an eventfd");
         let mut client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
         console.serve(Source::Listener, EventSet::IN).expect("a socket");
-        client.write_all(&[b'x'; 2 * socket::INPUT_MOST]).expect("it fits the socket");
+        client.write_all(&[b'x'; 2 * INPUT_MOST]).expect("it fits the socket");
         console.serve(Source::Client, EventSet::IN).expect("a socket");
         let mut reader = writer.reader();
         assert!(console.queue.ready.read().is_err(), "nothing has been said yet");

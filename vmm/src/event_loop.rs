@@ -122,6 +122,7 @@ impl MutEventSubscriber for Carrier {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
+        self.console.begin();
         self.settle(ops);
     }
 }
@@ -246,11 +247,11 @@ mod tests {
             client.set_read_timeout(patience).expect("it is more than nothing");
             let mut first = [0];
             client.read_exact(&mut first).expect("something was said");
-            let said = vec![b'x'; 5 * console::socket::INPUT_MOST];
+            let said = vec![b'x'; 5 * console::INPUT_MOST];
             let mut other = client.try_clone().expect("a descriptor");
             let talker = thread::spawn(move || other.write_all(&said).map(|()| said.len()));
             let (mut reader, mut heard) = (guest.reader(), 0);
-            while heard < 5 * console::socket::INPUT_MOST {
+            while heard < 5 * console::INPUT_MOST {
                 heard += reader.read(&mut [0; 100]).expect("never fails");
             }
             assert_eq!(talker.join().expect("a thread").expect("a socket"), heard);

@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::assemble::{self, BuildError, Built, Place, VmConfig};
 use crate::backstop::Backstop;
-use crate::console::{self, Console, Sink};
+use crate::console::{self, ConsoleWriter, Sink};
 use crate::descriptors;
 use crate::domain::{Domain, DomainError, Policy, TimerMode};
 use crate::event_loop::{CarriedId, EventLoop, EventLoopError};
@@ -91,6 +91,8 @@ struct Running {
     vm: Arc<VmShared>,
     domain: Arc<Domain>,
     vcpus: Vec<Arc<Vcpu>>,
+    /// The guest's end of its console.
+    writer: ConsoleWriter,
     console: Option<CarriedId>,
     devices: Vec<virtio::Running>,
     /// Where its threads are to run; none: anywhere.
@@ -218,6 +220,37 @@ impl Fleet {
         let others = self.vms.iter().map(|vm| vm.memory_bytes()).sum();
         memory::check_sum(others, config.memory)?;
         let (console, writer) = console::console(sink).map_err(FleetError::Descriptors)?;
+        let id = self.next_id;
+        let (running, backends) = self.assemble(host, facts, config, id, name, writer)?;
+        self.next_id += 1;
+        self.vms.push(Arc::clone(&running.vm));
+        self.running.push(running);
+        let index = self.running.len() - 1;
+        let carried = match &self.event_loop {
+            Some(event_loop) => event_loop.add(console).map(Some),
+            None => Ok(None),
+        };
+        let carried = carried.map_err(FleetError::from).and_then(|console| {
+            self.running[index].console = console;
+            self.carry(index, backends)
+        });
+        if let Err(error) = carried {
+            self.remove(id, || Outcome::HostError(error.to_string()));
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Builds a VM whose console is `writer`'s. It has no threads yet, and nobody serves its devices.
+    fn assemble(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        config: &VmConfig,
+        id: u32,
+        name: Option<String>,
+        writer: ConsoleWriter,
+    ) -> Result<(Running, Vec<Box<dyn Backend>>), FleetError> {
         let domain = match &self.shared {
             Some(domain) => Arc::clone(domain),
             None => {
@@ -229,7 +262,6 @@ impl Fleet {
             }
         };
         let slots = domain.admit(config.cpus)?;
-        let id = self.next_id;
         let place = Place {
             id,
             name,
@@ -263,36 +295,24 @@ impl Fleet {
                 vm.name
             );
         }
-        self.next_id += 1;
-        self.vms.push(Arc::clone(&vm));
         let place = Some(&config.placement).filter(|place| place.concerns_threads()).cloned();
-        let mut running = Running {
+        let running = Running {
             vm,
             domain,
             vcpus,
+            writer,
             console: None,
             devices: Vec::new(),
             place,
             threads: Vec::new(),
         };
-        let carried = self.carry(&mut running, console, backends);
-        self.running.push(running);
-        if let Err(error) = carried {
-            self.remove(id, || Outcome::HostError(error.to_string()));
-            return Err(error);
-        }
-        Ok(id)
+        Ok((running, backends))
     }
 
-    /// Has a VM's console and devices served.
-    fn carry(
-        &self,
-        running: &mut Running,
-        console: Console,
-        backends: Vec<Box<dyn Backend>>,
-    ) -> Result<(), FleetError> {
+    /// Has a VM's devices served.
+    fn carry(&mut self, index: usize, backends: Vec<Box<dyn Backend>>) -> Result<(), FleetError> {
         let Some(event_loop) = &self.event_loop else { return Ok(()) };
-        running.console = Some(event_loop.add(console)?);
+        let running = &mut self.running[index];
         for backend in backends {
             let line = Line::new(&running.vm, &running.domain, backend.irq());
             running.devices.push(backend.start(line, event_loop)?);
@@ -376,8 +396,21 @@ impl Fleet {
     /// threads, slots. Answers what is left of it; `None`: there is no such VM.
     pub fn remove(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
         let index = self.position(id)?;
+        let (vm, _, console) = self.take_down(index, outcome);
+        if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
+            event_loop.remove(console);
+        }
+        Some(vm)
+    }
+
+    /// Ends a VM and frees what it had, but for its console.
+    fn take_down(
+        &mut self,
+        index: usize,
+        outcome: impl FnOnce() -> Outcome,
+    ) -> (Arc<VmShared>, ConsoleWriter, Option<CarriedId>) {
         self.vms.remove(index);
-        let Running { vm, domain, vcpus, console, devices, threads, .. } =
+        let Running { vm, domain, vcpus, writer, console, devices, threads, .. } =
             self.running.remove(index);
         if !vm.has_ended() {
             vm.end(outcome());
@@ -391,12 +424,61 @@ impl Fleet {
         drop(vcpus);
         if let Some(event_loop) = &self.event_loop {
             devices.into_iter().for_each(|device| device.stop(event_loop));
-            if let Some(console) = console {
-                event_loop.remove(console);
-            }
         }
         seats::settle(FREE_PATIENCE, || Arc::strong_count(&vm) == 1);
-        Some(vm)
+        (vm, writer, console)
+    }
+
+    /// Builds a VM anew, as after its creation, and starts it: same number, name and console, memory
+    /// and devices as after power-up. `false`: there is no such VM.
+    ///
+    /// # Errors
+    /// [`FleetError`]; the VM has been removed then.
+    pub fn restart(
+        &mut self,
+        host: &Host,
+        facts: &Facts,
+        id: u32,
+        config: &VmConfig,
+    ) -> Result<bool, FleetError> {
+        let Some(index) = self.position(id) else { return Ok(false) };
+        let (vm, writer, console) = self.take_down(index, || Outcome::Reset);
+        let name = vm.name.clone();
+        // What it had is free before the new one needs as much.
+        drop(vm);
+        let built = self.assemble(host, facts, config, id, Some(name), writer);
+        let started = built.and_then(|(running, backends)| {
+            self.vms.insert(index, Arc::clone(&running.vm));
+            self.running.insert(index, running);
+            self.carry(index, backends)?;
+            self.start(index)
+        });
+        if let Err(error) = started {
+            if self.position(id).is_some() {
+                let _ = self.take_down(index, || Outcome::HostError(error.to_string()));
+            }
+            if let (Some(event_loop), Some(console)) = (&self.event_loop, console) {
+                event_loop.remove(console);
+            }
+            return Err(error);
+        }
+        self.running[index].console = console;
+        Ok(true)
+    }
+
+    /// Presses a VM's power button. `false`: its guest does not want to hear of it, it has ended, or
+    /// there is no such VM.
+    pub fn press_power_button(&self, id: u32) -> bool {
+        let Some(Running { vm, domain, .. }) = self.at(id) else { return false };
+        !vm.has_ended() && domain.press_power_button(vm)
+    }
+
+    /// Ends a VM, with this outcome if it had none. Does not wait for it.
+    pub fn end(&self, id: u32, outcome: Outcome) {
+        if let Some(Running { vm, domain, .. }) = self.at(id) {
+            vm.end(outcome);
+            domain.stop_vm(vm);
+        }
     }
 
     fn at(&self, id: u32) -> Option<&Running> {

@@ -119,6 +119,20 @@ fn nonblocking(end: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
+/// Those of these signals that the process was not started to ignore, as `nohup` does.
+#[must_use]
+pub fn not_ignored(signals: &[libc::c_int]) -> Vec<libc::c_int> {
+    let ignored = |signal: &libc::c_int| {
+        // SAFETY: an all-zero sigaction is valid; the call writes it and changes nothing.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    signals.iter().copied().filter(|signal| !ignored(signal)).collect()
+}
+
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
         self.came.as_raw_fd()

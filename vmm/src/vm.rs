@@ -357,8 +357,12 @@ pub struct Crash {
 /// How a VM ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The guest reset or powered off the machine.
+    /// The guest powered the machine off.
+    PowerOff,
+    /// The guest reset the machine.
     Reset,
+    /// The guest's kernel said that it panicked.
+    Panicked,
     /// The guest wrote this value to the debug-exit port.
     Exit(u32),
     /// A vCPU could not go on.
@@ -369,6 +373,8 @@ pub enum Outcome {
     TimedOut,
     /// It was ended on request.
     Interrupted,
+    /// It was ended by whoever sat at its console.
+    Quit,
 }
 
 impl Outcome {
@@ -426,11 +432,12 @@ impl Outcome {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Outcome::Reset => 0,
+            Outcome::PowerOff | Outcome::Reset | Outcome::Quit => 0,
             // As QEMU's isa-debug-exit: always odd.
             Outcome::Exit(value) => ((value << 1) | 1) as u8,
             Outcome::Crashed(_) | Outcome::HostError(_) => 4,
             Outcome::TimedOut => 6,
+            Outcome::Panicked => 8,
             Outcome::Interrupted => 130,
         }
     }
@@ -439,7 +446,9 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Reset => write!(f, "powered off or reset"),
+            Outcome::PowerOff => write!(f, "powered off"),
+            Outcome::Reset => write!(f, "reset"),
+            Outcome::Panicked => write!(f, "the guest's kernel panicked"),
             Outcome::Exit(value) => write!(f, "debug exit with value {value}"),
             Outcome::Crashed(crash) => {
                 write!(f, "vCPU {} stopped at RIP {:#x}: {}", crash.vcpu, crash.rip, crash.cause)
@@ -447,6 +456,7 @@ impl fmt::Display for Outcome {
             Outcome::HostError(what) => write!(f, "could not be run: {what}"),
             Outcome::TimedOut => write!(f, "ended by its time limit"),
             Outcome::Interrupted => write!(f, "interrupted"),
+            Outcome::Quit => write!(f, "ended at its console"),
         }
     }
 }
@@ -462,6 +472,8 @@ mod tests {
         }
         assert_eq!(Outcome::Exit(16).status(), 33);
         assert_eq!(Outcome::Reset.status(), 0);
+        assert_eq!(Outcome::PowerOff.status(), 0);
+        assert_eq!(Outcome::Panicked.status(), 8);
         assert_eq!(Outcome::TimedOut.status(), 6);
         assert_eq!(Outcome::Interrupted.status(), 130);
     }

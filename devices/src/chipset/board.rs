@@ -9,12 +9,12 @@
 //! | `deadline` | under the lock | the holder of the vCPU that looks after the chipset's timers | release/acquire; who makes it earlier posts to that vCPU afterwards ([`Errand::Earlier`]) |
 //! | `intr` | under the lock | the holder of a vCPU whose LINT0 it drives | release/acquire; who changes it posts to that vCPU afterwards ([`Errand::Intr`]) |
 //! | `maskable` | under the lock | the holder of the owner, before it parks | release/acquire; as `deadline`, which changes with it |
-//! | `telling` | whoever tells external controllers of lines, for as long as there are any | nobody | outermost: held while `chipset` is taken and given back, and while KVM is told |
+//! | `order` | nobody: it is a lock alone, held while errands are carried out | | the lock |
 //! | `owner` | the holder of the vCPU that owned it before | anybody | release/acquire; the new owner is posted to afterwards |
 //!
 //! The lock is held for one access, never while a local APIC or a thread is told: errands are taken
 //! out one by one and carried out without it. Whoever finds one carries it out; two threads may each
-//! carry part, as two buses would. Levels of lines, whose order counts, are told by one at a time.
+//! carry part, as two buses would. Levels of lines alone have an order: [`Board::in_order`].
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -35,11 +35,12 @@ struct Inner {
 /// The chipset of one VM, shared.
 pub struct Board {
     inner: Mutex<Inner>,
-    telling: Mutex<()>,
     deadline: AtomicU64,
     intr: AtomicBool,
     maskable: AtomicBool,
     owner: AtomicU32,
+    external: bool,
+    order: Mutex<()>,
 }
 
 impl Board {
@@ -49,12 +50,21 @@ impl Board {
         let inner = Inner { chipset: Chipset::new(config), intr_changed: false, earlier: false };
         Board {
             inner: Mutex::new(inner),
-            telling: Mutex::new(()),
             deadline: AtomicU64::new(NEVER),
             intr: AtomicBool::new(false),
             maskable: AtomicBool::new(true),
             owner: AtomicU32::new(0),
+            external: config.external_controllers,
+            order: Mutex::new(()),
         }
+    }
+
+    /// With external controllers: to be held from before [`Board::take_errand`] until what it answered
+    /// has been carried out. Else one thread may tell of a line's fall before another has told of its
+    /// rise, which it took earlier; and a guest may go on whose line has not fallen yet. Without, there
+    /// are no lines to be told of, and nothing to wait for.
+    pub fn in_order(&self) -> Option<MutexGuard<'_, ()>> {
+        self.external.then(|| self.order.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts the chipset's ports and addresses on a bus; with external controllers only those that
@@ -102,11 +112,9 @@ impl Board {
         inner.chipset.has_line().then_some(Errand::Lines)
     }
 
-    /// Tells external controllers of all changes of lines, one after the other: who comes meanwhile
-    /// waits, and finds what is left. Otherwise the end of a pulse could overtake its beginning, after
-    /// which the line stays asserted, and the next edge is none.
+    /// Tells external controllers of all changes of lines, one after the other, under
+    /// [`Board::in_order`].
     pub fn tell_lines(&self, mut tell: impl FnMut(LineLevel)) {
-        let _one_at_a_time = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let level = self.lock().chipset.take_line();
             let Some(level) = level else { break };

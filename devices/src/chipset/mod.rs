@@ -9,7 +9,7 @@
 //! | 0 | PIT, channel 0 | 0 | 2 |
 //! | 4 | serial port | 4 | 4 |
 //! | 8 | CMOS clock | 8 | 8 |
-//! | 9 | ACPI (SCI), level | 9 | 9 |
+//! | 9 | ACPI (SCI), level; also by the CMOS clock | 9 | 9 |
 //! | INTR | PIC | | 0 |
 //! | 0 to 23 | the guest itself, by ports 0x2000 to 0x2017 | as above | as above |
 //!
@@ -154,7 +154,8 @@ impl Chipset {
             self.external || self.pic.edge_matters(irq) || self.ioapic.edge_matters(pin_of(irq))
         };
         let pit = self.pit.next_edge().filter(|_| !self.external && heard(PIT_IRQ));
-        let rtc = self.rtc.next_event().filter(|_| heard(RTC_IRQ));
+        let by_sci = self.pm.hears_clock() && heard(SCI_IRQ);
+        let rtc = self.rtc.next_event().filter(|_| by_sci || heard(RTC_IRQ));
         let sci = self.pm.next_event().filter(|_| heard(SCI_IRQ));
         [pit, rtc, sci].into_iter().flatten().min()
     }
@@ -200,10 +201,11 @@ impl Chipset {
         }
     }
 
-    /// The ACPI power button is pressed.
-    pub fn press_power_button(&mut self, now: u64) {
+    /// The ACPI power button is pressed. Answers whether the guest wants to hear of it.
+    pub fn press_power_button(&mut self, now: u64) -> bool {
         self.pm.press_power_button(now);
         self.settle();
+        self.pm.hears_power_button()
     }
 
     /// Whether there is a message or a line to be told of.
@@ -263,6 +265,10 @@ impl Chipset {
 
     /// Drives the lines that follow a device's state, and the PIC's output.
     fn settle(&mut self) {
+        // Once for each time that it is asserted.
+        if self.rtc.line() && self.lines & 1 << RTC_IRQ == 0 {
+            self.pm.clock_rings();
+        }
         self.drive(RTC_IRQ, self.rtc.line());
         self.drive(SCI_IRQ, self.pm.line());
         if !self.external {

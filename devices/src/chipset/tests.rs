@@ -235,9 +235,12 @@ fn each_edge_that_comes_while_another_is_told_is_one() {
 fn level_triggered_interrupt_is_sent_again_after_the_guest_ended_it() {
     let machine = Machine::new(false);
     machine.ioapic(0x22, 0x8000 | 0x51, 0);
-    let _ = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    let (heard, _) = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    assert!(!heard);
     // PWRBTN_EN.
     let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT + 2, &[0x00, 0x01], 0);
+    let (heard, _) = machine.board.with(0, |chipset| chipset.press_power_button(0));
+    assert!(heard);
     assert_eq!(machine.messages().len(), 1);
     let _ = machine.board.with(1, |chipset| chipset.end_of_interrupt(0x51));
     assert_eq!(machine.messages().len(), 1, "the line is still asserted");
@@ -245,6 +248,33 @@ fn level_triggered_interrupt_is_sent_again_after_the_guest_ended_it() {
     let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT, &[0x00, 0x01], 2);
     let _ = machine.board.with(3, |chipset| chipset.end_of_interrupt(0x51));
     assert!(machine.messages().is_empty());
+}
+
+#[test]
+fn clock_wakes_a_machine_that_listens_to_the_sci_alone() {
+    let machine = Machine::new(false);
+    let _ = machine.out(0x21, 0xff, 0);
+    machine.ioapic(0x22, 0x8000 | 0x51, 0);
+    // An alarm that matches each second, and its interrupt.
+    for (register, value) in [(1, 0xff), (3, 0xff), (5, 0xff), (0x0b, 0x22)] {
+        let _ = machine.out(0x70, register, 0);
+        let _ = machine.out(0x71, value, 0);
+    }
+    assert_eq!(machine.board.deadline(), None, "nobody listens");
+    // RTC_EN.
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT + 2, &[0x00, 0x04], 0);
+    let due = machine.board.deadline().expect("the alarm comes");
+    let _ = machine.errands();
+    machine.advance(due);
+    assert_eq!(machine.messages().first().map(|ipi| ipi.vector), Some(0x51));
+    let mut status = [0; 2];
+    let _ = machine.bus.pio_read(crate::acpi_pm::PM1A_EVENT, &mut status, due);
+    assert_eq!(status, [0, 4]);
+    let _ = machine.bus.pio_write(crate::acpi_pm::PM1A_EVENT, &[0x00, 0x04], due);
+    // The clock's own line is up until its register C is read, and gives no second event.
+    machine.advance(due + 1);
+    let _ = machine.bus.pio_read(crate::acpi_pm::PM1A_EVENT, &mut status, due + 1);
+    assert_eq!(status, [0, 0]);
 }
 
 #[test]

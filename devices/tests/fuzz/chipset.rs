@@ -53,7 +53,7 @@ fn errands_come_to_an_end_and_the_deadline_is_in_the_future() {
                     let _ = board.with(now, |chipset| match random.random_range(0..3) {
                         0 => chipset.end_of_interrupt(random.random()),
                         1 => chipset.pulse(random.random_range(0..30)),
-                        _ => chipset.press_power_button(now),
+                        _ => drop(chipset.press_power_button(now)),
                     });
                 }
                 _ => {

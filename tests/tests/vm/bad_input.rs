@@ -63,6 +63,11 @@ fn kernel_files_that_are_none() {
     let narrow = siesta_tests::elf32(&[0xf4], false);
     let mut arm = good.to_vec();
     arm[18] = 0xb7; // EM_AARCH64
+    let with = |at: usize, mark: &[u8]| {
+        let mut bytes = vec![0; 4096];
+        bytes[at..at + mark.len()].copy_from_slice(mark);
+        bytes
+    };
     let cases = [
         (folder.path().join("missing").to_str().expect("plain").to_owned(), "missing"),
         (folder.path().to_str().expect("plain").to_owned(), "directory"),
@@ -74,7 +79,14 @@ fn kernel_files_that_are_none() {
         (file("short", &good[..40]), "cut short"),
         (file("cut", &good[..good.len() / 3]), "cut short"),
         (file("narrow", &narrow), "32-bit ELF file without a PVH note"),
-        (file("arm", &arm), "x86"),
+        (file("arm", &arm), "is for aarch64, not for x86"),
+        (file("vmlinux.gz", b"\x1f\x8b\x08\0\0\0\0\0"), "gzip -dc FILE > vmlinux"),
+        (file("vmlinux.zst", b"\x28\xb5\x2f\xfd\0\0\0\0"), "zstd -dc FILE > vmlinux"),
+        (file("vmlinux.xz", b"\xfd7zXZ\0\0\0"), "xz -dc FILE > vmlinux"),
+        (file("Image", &with(0x38, b"ARM\x64")), "is a kernel for aarch64"),
+        (file("zImage", &with(0x24, b"\x18\x28\x6f\x01")), "is a kernel for arm"),
+        (file("efi", &with(0, b"MZ")), "EFI application"),
+        (file("initrd.img", b"07070100000000"), "--initrd"),
     ];
     for (path, part) in cases {
         let ended = refused(&["run", "--kernel", &path], &[&path]);

@@ -53,7 +53,7 @@ fn crashed_vm_leaves_the_others_running() {
         for (index, outcome) in outcomes.iter().enumerate() {
             let right = match index % 2 {
                 0 => matches!(outcome, Some(Outcome::Crashed(_))),
-                _ => matches!(outcome, Some(Outcome::Reset)),
+                _ => matches!(outcome, Some(Outcome::PowerOff)),
             };
             assert!(right, "vm{index} in {mode:?}: {outcome:?}");
         }

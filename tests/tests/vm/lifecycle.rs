@@ -117,7 +117,7 @@ fn no_tick_of_100_000_is_early_lost_or_doubled_while_others_come_go_pause_and_ru
         assert!(rounds > 10, "{mode:?}: {rounds} rounds");
         for (vm, (line, ticks)) in fleet.vms().iter().zip(&checking) {
             assert!(
-                matches!(vm.outcome(), Some(Outcome::Reset)),
+                matches!(vm.outcome(), Some(Outcome::PowerOff)),
                 "{mode:?}: {line}: {:?}",
                 vm.outcome()
             );

@@ -115,7 +115,7 @@ fn guest_that_floods_itself_with_ticks_does_not_stop_the_others() {
             let woken = fleet.wait(Some(siesta_tests::PATIENCE));
             assert_eq!(woken, Woken::VmEnded, "the others stand still in {mode:?}");
         }
-        assert!(fleet.vms()[1..].iter().all(|vm| matches!(vm.outcome(), Some(Outcome::Reset))));
+        assert!(fleet.vms()[1..].iter().all(|vm| matches!(vm.outcome(), Some(Outcome::PowerOff))));
         assert!(!fleet.vms()[0].has_ended());
         fleet.stop(|| Outcome::Interrupted);
     }

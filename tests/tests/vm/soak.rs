@@ -115,7 +115,7 @@ fn soak(secs: u64, seed: u64) {
     });
     for index in 0..CHECKING {
         let vm = fleet.vm(index).expect("a VM");
-        assert!(matches!(vm.outcome(), Some(Outcome::Reset)), "{index}: {:?}", vm.outcome());
+        assert!(matches!(vm.outcome(), Some(Outcome::PowerOff)), "{index}: {:?}", vm.outcome());
         let mut page = [0; REPORT_BYTES];
         vm.memory.read_slice(&mut page, GuestAddress(report_address(0))).expect("it is memory");
         let report = Report::decode(&page).expect("a report");

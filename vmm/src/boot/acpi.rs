@@ -10,7 +10,7 @@
 //! | FADT | PM1a registers, PM timer (32 bits), power button, reset register, SCI 9; ACPI mode is always on (no SMI command); no sleep button, VGA or 8042 |
 //! | FACS | nothing; other hardware than "reduced" has to have one |
 //! | MADT | a local APIC for each CPU, x2APIC entries from ID 255 on; the I/O APIC; interrupt 0 at GSI 2, the SCI level-triggered; NMI at LINT1 |
-//! | DSDT | `\_S5` (off), COM1, the virtio devices, and a processor device for each of the first [`MOST_PROCESSOR_DEVICES`] CPUs |
+//! | DSDT | `\_S5` (off), COM1, the panic port, the virtio devices, and a processor device for each of the first [`MOST_PROCESSOR_DEVICES`] CPUs |
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -27,6 +27,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use super::layout::{self, DSDT, IO_APIC, LOCAL_APIC, PM_TIMER, PM1A_CONTROL, PM1A_EVENT, RSDP};
 use super::layout::{RESET_PORT, RESET_VALUE, SCI, SLEEP_TYPE_OFF, io_apic_id};
 use crate::memory::GuestMemory;
+
+/// The port of pvpanic.
+const PANIC: u16 = *devices::pvpanic::PORT.start();
 
 const OEM: [u8; 6] = *b"SIESTA";
 const OEM_TABLE: [u8; 8] = *b"SIESTAVM";
@@ -117,7 +120,6 @@ fn fadt(facs: u64) -> Vec<u8> {
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
     fadt.dsdt = (DSDT as u32).into();
@@ -192,6 +194,11 @@ fn dsdt(cpus: u32, virtio: usize) -> Vec<u8> {
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &line]));
     let mut devices = bytes(&Device::new("COM1".into(), vec![&id, &uid, &resources]));
     (0..virtio).for_each(|index| devices.extend(virtio_device(index)));
+    // Linux's driver finds it by this name, and takes a port as well as memory.
+    let port = IO::new(PANIC, PANIC, 1, 1);
+    let id = Name::new("_HID".into(), &"QEMU0001");
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port]));
+    devices.extend(bytes(&Device::new("PEVT".into(), vec![&id, &uid, &resources])));
     let id = Name::new("_HID".into(), &"ACPI0007");
     for uid in 0..cpus.min(MOST_PROCESSOR_DEVICES) {
         let path = format!("C{uid:03X}").as_str().into();

@@ -107,6 +107,7 @@ fn fadt_names_the_registers_and_the_other_tables() {
     }
     assert_eq!(fadt[128], 6);
     let flags = word(&fadt, 112);
+    assert_eq!(flags & (1 << 4 | 1 << 6), 0, "power button and clock are fixed hardware");
     assert_eq!(
         flags & (1 << 10 | 1 << 8 | 1 << 20),
         1 << 10 | 1 << 8,
@@ -151,6 +152,8 @@ fn dsdt_switches_off_and_has_a_serial_port_and_processors() {
     assert_eq!(has(&[0x0c, 0x41, 0xd0, 0x05, 0x01]), 1);
     assert_eq!(has(&[0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8]), 1);
     assert_eq!(has(&[0x89, 6, 0, 3, 1, 4, 0, 0, 0]), 1);
+    assert_eq!(has(b"QEMU0001\0"), 1);
+    assert_eq!(has(&[0x47, 1, 5, 5, 5, 5, 1, 1]), 1, "port 0x505");
     assert_eq!(has(b"ACPI0007\0"), 0x12);
     assert_eq!((has(b"C000"), has(b"C011"), has(b"C012")), (1, 1, 0));
 }

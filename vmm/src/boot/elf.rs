@@ -25,6 +25,8 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of a 32-bit entry point.
 const NOTE_PHYS32_ENTRY: u32 = 18;
+/// `XEN_ELFNOTE_GUEST_OS`: the name of the operating system.
+const NOTE_GUEST_OS: u32 = 6;
 
 /// The two forms of the file (ELF specification, "File header", "Program header").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,40 +246,87 @@ fn check_entry(start: Start, segments: &[Segment]) -> Result<(), ElfError> {
 }
 
 fn pvh_entry(bytes: &[u8], headers: &[ProgramHeader]) -> Result<Option<u64>, ElfError> {
-    for header in headers.iter().filter(|header| header.kind == PT_NOTE) {
-        let size = header.filesz;
-        if size > MOST_NOTES {
-            return Err(ElfError::LongNotes { size });
-        }
-        let notes = slice(bytes, "a note segment", header.offset, size)?;
-        let align = if header.align == 8 { 8 } else { 4 };
-        if let Some(entry) = pvh_entry_in(notes, align)? {
-            return Ok(Some(entry));
+    for segment in note_segments(bytes, headers) {
+        let is_entry = |note: &Note<'_>| note.kind == NOTE_PHYS32_ENTRY && note.name == b"Xen\0";
+        if let Some(note) = segment?.find(is_entry) {
+            let entry = note.desc.first_chunk::<4>();
+            let size = note.desc.len() as u32;
+            let entry = entry.ok_or(ElfError::BadNote { size })?;
+            return Ok(Some(u64::from(u32::from_le_bytes(*entry))));
         }
     }
     Ok(None)
 }
 
-/// Looks through one segment of notes; one that runs past its end is taken as the end of the notes.
-fn pvh_entry_in(mut notes: &[u8], align: usize) -> Result<Option<u64>, ElfError> {
-    while notes.len() >= 12 {
+/// Whether the file's notes say that it is Linux. One that is no ELF file, or malformed, is not.
+#[must_use]
+pub fn is_linux(bytes: &[u8]) -> bool {
+    let says = || {
+        let class = check_ident(bytes)?;
+        let headers = program_headers(bytes, class)?;
+        for segment in note_segments(bytes, &headers) {
+            let mut notes = segment?;
+            if notes.any(|note| note.is_linux()) {
+                return Ok::<_, ElfError>(true);
+            }
+        }
+        Ok(false)
+    };
+    says().unwrap_or(false)
+}
+
+/// A note of an ELF file.
+struct Note<'a> {
+    kind: u32,
+    name: &'a [u8],
+    desc: &'a [u8],
+}
+
+impl Note<'_> {
+    fn is_linux(&self) -> bool {
+        let guest_os = self.name == b"Xen\0" && self.kind == NOTE_GUEST_OS;
+        self.name == b"Linux\0" || (guest_os && self.desc.starts_with(b"linux\0"))
+    }
+}
+
+/// The notes of one segment after the other.
+fn note_segments<'a>(
+    bytes: &'a [u8],
+    headers: &'a [ProgramHeader],
+) -> impl Iterator<Item = Result<Notes<'a>, ElfError>> {
+    headers.iter().filter(|header| header.kind == PT_NOTE).map(|header| {
+        let size = header.filesz;
+        if size > MOST_NOTES {
+            return Err(ElfError::LongNotes { size });
+        }
+        let rest = slice(bytes, "a note segment", header.offset, size)?;
+        Ok(Notes { rest, align: if header.align == 8 { 8 } else { 4 } })
+    })
+}
+
+/// Goes through one segment of notes; one that runs past its end is taken as the end of the notes.
+struct Notes<'a> {
+    rest: &'a [u8],
+    align: usize,
+}
+
+impl<'a> Iterator for Notes<'a> {
+    type Item = Note<'a>;
+
+    fn next(&mut self) -> Option<Note<'a>> {
+        let notes = self.rest;
+        if notes.len() < 12 {
+            return None;
+        }
         let (namesz, descsz, kind) = (u32_at(notes, 0), u32_at(notes, 4), u32_at(notes, 8));
         // 12 + 2^32 + 7 fits in a usize of 64 bits, as does the sum of two such values.
         let name_end = 12 + namesz as usize;
-        let desc = name_end.next_multiple_of(align);
+        let desc = name_end.next_multiple_of(self.align);
         let desc_end = desc + descsz as usize;
-        let Some(body) = notes.get(..desc_end) else {
-            break;
-        };
-        if kind == NOTE_PHYS32_ENTRY && &body[12..name_end] == b"Xen\0" {
-            return match body[desc..].first_chunk::<4>() {
-                Some(entry) => Ok(Some(u64::from(u32::from_le_bytes(*entry)))),
-                None => Err(ElfError::BadNote { size: descsz }),
-            };
-        }
-        notes = notes.get(desc_end.next_multiple_of(align)..).unwrap_or(&[]);
+        let body = notes.get(..desc_end)?;
+        self.rest = notes.get(desc_end.next_multiple_of(self.align)..).unwrap_or(&[]);
+        Some(Note { kind, name: &body[12..name_end], desc: &body[desc..] })
     }
-    Ok(None)
 }
 
 fn slice<'a>(

@@ -2,6 +2,7 @@
 //!
 //! Owns nothing. Must not know how the file is read.
 
+use super::foreign::cpu;
 use super::place::PlaceError;
 
 /// The largest note segment, in bytes; kernels have a few hundred.
@@ -24,7 +25,10 @@ pub enum ElfError {
     )]
     Elf32,
     /// A file for another CPU.
-    #[error("is not for x86 (ELF machine {machine}, byte order {order})")]
+    #[error(
+        "is for {}, not for x86 (ELF machine {machine}, byte order {order}); give an x86-64 kernel",
+        cpu(*machine)
+    )]
     NotX86 {
         /// `e_machine`.
         machine: u16,

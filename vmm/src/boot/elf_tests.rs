@@ -167,7 +167,10 @@ fn elf32_without_a_pvh_note_or_for_another_cpu_is_refused() {
     says(&start(&guest(), &good().build_narrow()).unwrap_err(), &["32-bit ELF", "PVH note"]);
     let mut arm = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
     arm[18] = 40;
-    says(&start(&guest(), &arm).unwrap_err(), &["not for x86 (ELF machine 40"]);
+    says(
+        &start(&guest(), &arm).unwrap_err(),
+        &["is for arm, not for x86 (ELF machine 40", "x86-64 kernel"],
+    );
     let file = good().notes(4, &pvh_note(0x20_0000)).build_narrow();
     for cut in [20, 51, 60, file.len() - 40] {
         says(&start(&guest(), &file[..cut]).unwrap_err(), &["cut short"]);
@@ -226,7 +229,7 @@ fn what_is_not_an_x86_64_elf_file_is_named() {
     says(&error(b"\x7fEL"), &["not an ELF file"]);
     says(&error(b"\x7fELF\x02"), &["cut short: the ELF header ends at byte 64, the file at 5"]);
     says(&patched(4, &[1]), &["not for x86 (ELF machine 62"]);
-    says(&patched(18, &[183, 0]), &["not for x86 (ELF machine 183"]);
+    says(&patched(18, &[183, 0]), &["is for aarch64, not for x86 (ELF machine 183"]);
     says(&patched(5, &[2]), &["not for x86", "byte order 2"]);
     says(&patched(4, &[7]), &["ELF class"]);
 }
@@ -327,7 +330,7 @@ proptest! {
 
     #[test]
     fn random_notes_never_panic(notes in prop::collection::vec(0u8..24, 0..80), eight: bool) {
-        let _ = pvh_entry_in(&notes, if eight { 8 } else { 4 });
+        let _ = Notes { rest: &notes, align: if eight { 8 } else { 4 } }.count();
     }
 
     /// Whatever a field says, no boot structure's place and nothing above the file's own segments is
@@ -358,5 +361,22 @@ proptest! {
             memory.read_slice(&mut found, GuestAddress(range.start)).unwrap();
             prop_assert!(found.iter().all(|b| *b == 0), "{what} was written");
         }
+    }
+}
+
+#[test]
+fn linux_is_told_by_its_notes() {
+    let linux = |name: &[u8], kind, desc: &[u8]| {
+        let file = Image::at(2 * MIB, b"code").notes(4, &note(name, kind, desc));
+        [is_linux(&file.build()), is_linux(&file.build_narrow())]
+    };
+    assert_eq!(linux(b"Linux\0", 257, b"6.12.0\0\0"), [true; 2]);
+    assert_eq!(linux(b"Xen\0", 6, b"linux\0\0\0"), [true; 2]);
+    assert_eq!(linux(b"Xen\0", 6, b"freebsd\0"), [false; 2]);
+    assert_eq!(linux(b"Xen\0", 18, b"linu"), [false; 2]);
+    assert_eq!(linux(b"GNU\0", 3, b"Linux\0\0\0"), [false; 2]);
+    assert!(!is_linux(&Image::at(2 * MIB, b"code").build()));
+    for cut in 0..64 {
+        assert!(!is_linux(&Image::at(2 * MIB, b"code").build()[..cut]));
     }
 }

@@ -29,6 +29,17 @@ pub enum InitrdError {
         /// Just after the last address that it may take.
         top: u64,
     },
+    /// The kernel takes it no higher, whatever memory there is.
+    #[error(
+        "the initrd has {size} bytes, which do not fit between 1 MiB and {top:#x} beside the kernel, \
+         which takes no initrd above that; use a smaller initrd, or a kernel with a higher initrd_addr_max"
+    )]
+    KernelLimit {
+        /// Its size, in bytes.
+        size: u64,
+        /// Just after the last address that it may take.
+        top: u64,
+    },
     /// Guest memory does not take it.
     #[error("the initrd cannot be loaded: {0}")]
     Load(String),
@@ -48,8 +59,12 @@ pub fn load(
     image: Option<&SharedImage>,
 ) -> Result<Range<u64>, InitrdError> {
     let size = initrd.len() as u64;
-    let top = memory::low_end(memory).min(most.saturating_add(1));
-    let start = highest(used, top, size).ok_or(InitrdError::NoPlace { size, top })?;
+    let end = memory::low_end(memory);
+    let top = end.min(most.saturating_add(1));
+    let start = highest(used, top, size).ok_or(match top < end {
+        true => InitrdError::KernelLimit { size, top },
+        false => InitrdError::NoPlace { size, top },
+    })?;
     let copied_from = match image {
         Some(image) => {
             let mapped = image.overlay(memory, Piece { guest: start, offset: 0, size });
@@ -128,7 +143,6 @@ mod tests {
     fn initrd_that_is_too_large_says_so() {
         for (used, most, size) in [
             (vec![], USUAL_MOST, 15 * MIB + 1),
-            (vec![], 0, 1),
             (vec![], USUAL_MOST, 64 * MIB),
             (vec![MIB..2 * MIB, MIB + 1..16 * MIB], USUAL_MOST, 4096),
         ] {
@@ -136,6 +150,10 @@ mod tests {
             assert!(text.contains(&format!("{size} bytes")) && text.contains("--memory"), "{text}");
         }
         assert!(place(&[], USUAL_MOST, 15 * MIB as usize).is_ok());
+        for (most, size) in [(0, 1), (4 * MIB - 1, 4 * MIB as usize)] {
+            let text = place(&[], most, size).unwrap_err().to_string();
+            assert!(text.contains("initrd_addr_max") && !text.contains("--memory"), "{text}");
+        }
     }
 
     proptest! {

@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::bzimage::{self, BzImageError, SetupHeader};
 use super::elf;
 use super::elf_error::ElfError;
+use super::foreign::{self, Foreign};
 use super::initrd::USUAL_MOST;
 use super::multiboot::{self, MultibootError};
 use crate::memory::GuestMemory;
@@ -95,6 +96,9 @@ pub enum KernelError {
     /// As a bzImage.
     #[error(transparent)]
     BzImage(#[from] BzImageError),
+    /// As none of these: it is something else.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
 }
 
 /// Loads the kernel `bytes` by the first way in that it has.
@@ -108,6 +112,12 @@ pub fn load(memory: &GuestMemory, bytes: &[u8]) -> Result<Loaded, KernelError> {
     }
     let header = multiboot::find(bytes);
     let has_pvh = is_elf && matches!(elf::pvh(bytes), Ok(Some(_)));
+    if !is_elf
+        && header.is_none()
+        && let Some(foreign) = foreign::of(bytes)
+    {
+        return Err(foreign.into());
+    }
     let Some(header) = header.filter(|_| !has_pvh) else {
         return Ok(elf::load(memory, bytes, false)?);
     };
@@ -117,6 +127,12 @@ pub fn load(memory: &GuestMemory, bytes: &[u8]) -> Result<Loaded, KernelError> {
         None if is_elf => Ok(elf::load(memory, bytes, true)?),
         None => Err(MultibootError::NoAddresses.into()),
     }
+}
+
+/// Whether a kernel says that it is Linux: by a setup header, or by a note.
+#[must_use]
+pub fn is_linux(bytes: &[u8]) -> bool {
+    if bytes.starts_with(b"\x7fELF") { elf::is_linux(bytes) } else { bzimage::is_one(bytes) }
 }
 
 #[cfg(test)]

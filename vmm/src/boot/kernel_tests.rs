@@ -75,8 +75,32 @@ fn ranges_that_a_kernel_takes_are_known() {
 }
 
 #[test]
+fn file_of_a_known_other_kind_is_called_by_its_name() {
+    for (file, part) in [
+        (b"\x1f\x8b\x08".as_slice(), "gzip -dc"),
+        (b"\x28\xb5\x2f\xfd", "zstd -dc"),
+        (b"\xfd7zXZ\0", "xz -dc"),
+        (b"MZ\x90\0", "EFI application"),
+        (b"070701", "--initrd"),
+    ] {
+        let text = refusal(file);
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn linux_is_told_in_either_form() {
+    assert!(is_linux(&crate::boot::bzimage::tests::Image::new().build()));
+    let image = Image::at(START, b"code");
+    assert!(is_linux(&image.notes(4, &note(b"Linux\0", 257, b"6.12")).build()));
+    for other in [with_pvh(Image::at(START, b"code")).build(), b"text".to_vec(), vec![]] {
+        assert!(!is_linux(&other));
+    }
+}
+
+#[test]
 fn file_of_no_known_kind_says_what_is_taken() {
-    for file in [b"MZ\x90\0".as_slice(), b"#!/bin/sh\n", &[0; 9000]] {
+    for file in [b"\x90\x90".as_slice(), b"#!/bin/sh\n", &[0; 9000]] {
         let text = refusal(file);
         assert!(text.contains("bzImage") && text.contains("ELF"), "{text}");
     }

@@ -48,7 +48,9 @@ enum Ask {
     Pause(Vm),
     /// Let a paused VM go on
     Resume(Vm),
-    /// End a VM
+    /// Press a VM's power button, and end it if it does not power off in time
+    Shutdown(Vm),
+    /// End a VM at once
     Stop(Vm),
     /// Keep vCPUs from serving others and from being served; those not named do both again
     Isolate {
@@ -93,9 +95,9 @@ struct CreateArguments {
     /// Initial RAM disk, or module of a multiboot kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// The kernel's command line
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    cmdline: String,
+    /// The kernel's command line [default: nothing; for Linux: console=ttyS0 panic=-1]
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
     /// CPU features to add or to take away, by Linux's names: +rdrand,-avx2
     #[arg(
         long,
@@ -115,7 +117,7 @@ struct CreateArguments {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
     count: u32,
     /// Where serial output goes [default: nowhere]
-    #[arg(long, value_name = "FILE|unix:SOCKET")]
+    #[arg(long, value_name = "FILE|unix:SOCKET|none")]
     serial: Option<String>,
     /// As --isolate all
     #[arg(long, conflicts_with = "isolate")]
@@ -215,6 +217,7 @@ impl From<&Ask> for Request {
             Ask::Create(create) => Request::Create(Box::new(create.as_ref().into())),
             Ask::Pause(vm) => Request::Pause(named(vm)),
             Ask::Resume(vm) => Request::Resume(named(vm)),
+            Ask::Shutdown(vm) => Request::Shutdown(named(vm)),
             Ask::Stop(vm) => Request::Stop(named(vm)),
             Ask::Isolate { vm, vcpus } => {
                 Request::Isolate(Isolate { vm: vm.vm.clone(), vcpus: vcpus.clone() })

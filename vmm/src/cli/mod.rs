@@ -19,6 +19,7 @@ mod stats;
 mod test;
 mod top;
 pub(crate) mod values;
+mod watch;
 mod wrong;
 
 use std::ffi::OsString;
@@ -38,17 +39,18 @@ pub const TESTS_FAILED: u8 = 1;
 pub const BAD_INPUT: u8 = 2;
 /// A guest crashed or could not be run.
 pub const GUEST_FAILED: u8 = 4;
-/// Ended by SIGINT or SIGTERM.
+/// Ended by a signal.
 pub const INTERRUPTED: u8 = 130;
 
 const STATUSES: &str = "\
 Exit status:
-  0    the guest powered off or reset itself; the benchmark ended
+  0    the guest powered off or reset itself, or was ended by Ctrl-A X; the benchmark ended
   odd  the guest wrote VALUE to port 0xf4: (VALUE << 1) | 1, as QEMU does
   2    bad input: one line on standard error says what, and what to do
   4    a guest crashed or could not be run
   6    --timeout came first
-  130  interrupted (Ctrl-C)
+  8    the guest's kernel panicked and said so (pvpanic)
+  130  interrupted: SIGINT (Ctrl-C), SIGHUP, SIGQUIT; SIGTERM, if the guest did not power off
 With --count the first that is not 0, in the order of the VMs. 'siesta test' has its own statuses:
 0 all kernels passed, 1 some did not.";
 

@@ -3,11 +3,12 @@
 //! Owns the order of things. Must not know what requests do.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::options::{self, TimerOptions};
-use super::{Failure, INTERRUPTED, OK, run};
+use super::{Failure, INTERRUPTED, OK, run, values};
 use crate::console::socket::Listener;
 use crate::control::operator::Operator;
 use crate::control::server::Server;
@@ -32,6 +33,10 @@ pub(super) struct ServeArguments {
     /// Where the timers of halted vCPUs are kept
     #[arg(long, value_enum, default_value = "migrate", value_name = "migrate|thread|kernel")]
     timers: TimerMode,
+    /// How long guests that look at their power buttons may take to power off after 'ctl shutdown' or
+    /// SIGTERM
+    #[arg(long, default_value = "10", value_parser = values::time_limit, value_name = "SECS")]
+    shutdown_timeout: Duration,
     #[command(flatten)]
     timer: TimerOptions,
 }
@@ -59,24 +64,34 @@ pub(super) fn serve(device: &Path, arguments: &ServeArguments) -> Result<u8, Fai
         .map_err(Failure::input)?;
     let watched = fleet.watch_signals(&signals).and_then(|()| fleet.watch_signals(&server));
     watched.map_err(Failure::input)?;
-    let mut operator = Operator::new(fleet, &host, &facts, arguments.timer.apic_timer);
+    let mut operator = Operator::new(fleet, &host, &facts, arguments.timer.apic_timer)
+        .with_shutdown_timeout(arguments.shutdown_timeout);
     for (index, vm) in vms.iter().enumerate() {
         operator.create(vm).map_err(|what| Failure::input(format!("[[vm]] {index}: {what}")))?;
     }
+    let mut ending = false;
     let status = loop {
-        match operator.fleet.wait(None) {
+        match operator.fleet.wait(operator.patience()) {
             Woken::VmEnded | Woken::TimeOut => {}
             Woken::Signal => {
                 server.serve(|line| operator.answer(line));
                 if operator.quits() {
                     break OK;
                 }
-                if signals.came() {
-                    break INTERRUPTED;
+                match signals.pop() {
+                    Some(libc::SIGTERM) if !ending => {
+                        ending = true;
+                        operator.shut_down();
+                    }
+                    Some(_) => break INTERRUPTED,
+                    None => {}
                 }
             }
         }
         operator.bury().iter().for_each(|vm| run::tell(vm));
+        if ending && operator.fleet.vms().is_empty() {
+            break INTERRUPTED;
+        }
     };
     drop(operator);
     server.finish();

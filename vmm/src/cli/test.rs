@@ -138,7 +138,7 @@ fn create(path: &Path) -> Result<(File, &Path), Failure> {
 impl TestArguments {
     /// The kernels, and their command line.
     fn kernels(&self) -> Result<(Vec<PathBuf>, String), Failure> {
-        let cmdline = self.guest.cmdline.clone();
+        let cmdline = self.guest.cmdline.clone().unwrap_or_default();
         let Some((kernel, words)) = self.runner.split_first() else {
             return Ok((self.files.clone(), cmdline));
         };

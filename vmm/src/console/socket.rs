@@ -1,15 +1,9 @@
 //! A serial port's other end as a unix stream socket.
 //!
 //! Owns the listening socket and its file, the client, and what waits for one: output while nobody
-//! is connected or the client is slow, input that the guest has not taken. Both are bounded. One
+//! is connected or the client is slow, within a bound. Input goes to [`Input`]. One
 //! client at a time; the next one waits until it has gone. Never blocks, except at the very end,
 //! for a moment. Must not know who watches the descriptors.
-//!
-//! | variable | lock | writer | reader |
-//! |---|---|---|---|
-//! | `Input::bytes` | its own mutex, held for a copy of a few bytes | event loop | vCPU threads |
-//! | `Input::told` | written once, before input can come that anybody waits for | the fleet | event loop |
-//! | `Input::count` | none (relaxed hint; the lock decides) | both, under the lock | both |
 
 #![allow(unsafe_code)] // umask
 
@@ -18,67 +12,18 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
 
+use super::input::{INPUT_MOST, Input};
+
 /// Most output that waits for a client, in bytes: the newest.
 pub const BACKLOG_MOST: usize = 256 << 10;
 
-/// Most input that waits for the guest, in bytes; a client that is further ahead is not read.
-pub const INPUT_MOST: usize = 4096;
-
 /// How long a slow client is waited for at the end.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Input on its way to the guest.
-#[derive(Default)]
-pub(super) struct Input {
-    bytes: Mutex<VecDeque<u8>>,
-    count: AtomicUsize,
-    /// Called after each addition, without the lock.
-    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl Input {
-    /// Takes up to `most` bytes into `into`. Answers how many, and whether there was no room for more
-    /// before.
-    pub(super) fn take(&self, into: &mut [u8]) -> (usize, bool) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return (0, false);
-        }
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_full = bytes.len() >= INPUT_MOST;
-        let count = bytes.len().min(into.len());
-        for (to, from) in into.iter_mut().zip(bytes.drain(..count)) {
-            *to = from;
-        }
-        self.count.store(bytes.len(), Ordering::Relaxed);
-        (count, was_full && count > 0)
-    }
-
-    fn put(&self, more: &[u8]) {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        bytes.extend(more);
-        self.count.store(bytes.len(), Ordering::Relaxed);
-        drop(bytes);
-        if let Some(told) = self.told.get() {
-            told();
-        }
-    }
-
-    pub(super) fn on_put(&self, told: Box<dyn Fn() + Send + Sync>) {
-        // A second one is a mistake of the caller's, and has no effect.
-        let _ = self.told.set(told);
-    }
-
-    fn room(&self) -> usize {
-        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        INPUT_MOST.saturating_sub(bytes.len())
-    }
-}
 
 /// A socket that waits for clients; its file is removed with it.
 pub struct Listener {
@@ -230,7 +175,9 @@ impl Socket {
         }
         match client.read(&mut bytes[..room]) {
             Ok(0) => self.silent = true,
-            Ok(count) => self.input.put(&bytes[..count]),
+            Ok(count) => {
+                self.input.put(&bytes[..count]);
+            }
             Err(error) if retry(&error) => {}
             Err(_) => self.gone = true,
         }

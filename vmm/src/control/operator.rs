@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::protocol::{BalloonSize, Isolate, Request, Response, VmLine, VmState};
 use super::spec::{Loaded, VmSpec};
@@ -16,6 +17,9 @@ use crate::fleet::Fleet;
 use crate::kvm::Host;
 use crate::probe::Facts;
 use crate::vm::{Outcome, VmShared};
+
+/// How long guests may take to power off when they are asked to.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// How many ended VMs are remembered.
 const REMEMBERED: usize = 256;
@@ -32,6 +36,10 @@ pub struct Operator<'a> {
     ended: u64,
     remembered: VecDeque<VmLine>,
     quits: bool,
+    /// How long guests may take to power off, in ns.
+    shutdown_ns: u64,
+    /// VMs that were asked to power off, and when they are ended at the latest, in host ns.
+    leaving: Vec<(u32, u64)>,
 }
 
 impl<'a> Operator<'a> {
@@ -48,7 +56,16 @@ impl<'a> Operator<'a> {
             ended: 0,
             remembered: VecDeque::new(),
             quits: false,
+            shutdown_ns: nanos(SHUTDOWN),
+            leaving: Vec::new(),
         }
+    }
+
+    /// Gives guests this long to power off when they are asked to; without, [`SHUTDOWN`].
+    #[must_use]
+    pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_ns = nanos(timeout);
+        self
     }
 
     /// The process was asked to end.
@@ -75,6 +92,7 @@ impl<'a> Operator<'a> {
             Request::Pause(named) => self.pause(&named.vm),
             Request::Resume(named) => self.resume(&named.vm),
             Request::Stop(named) => self.stop(&named.vm),
+            Request::Shutdown(named) => self.shutdown(&named.vm),
             Request::Isolate(isolate) => self.isolate(&isolate),
             Request::Balloon(balloon) => self.balloon(&balloon),
             Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
@@ -144,6 +162,46 @@ impl<'a> Operator<'a> {
         Ok(Response::Done)
     }
 
+    fn shutdown(&mut self, name: &str) -> Result<Response, String> {
+        let id = self.id(name)?;
+        if self.fleet.is_paused(id) {
+            return Err(format!("'{name}' is paused and cannot power off; resume or stop it"));
+        }
+        self.ask_to_leave(id);
+        Ok(Response::Done)
+    }
+
+    /// Asks all VMs to power off; those that cannot are ended at once.
+    pub fn shut_down(&mut self) {
+        let ids: Vec<_> = self.fleet.vms().iter().map(|vm| vm.id).collect();
+        for id in ids {
+            if self.fleet.is_paused(id) {
+                self.retire(id, || Outcome::Interrupted);
+            } else {
+                self.ask_to_leave(id);
+            }
+        }
+    }
+
+    fn ask_to_leave(&mut self, id: u32) {
+        if self.fleet.press_power_button(id) {
+            // Asked again, it has no more time.
+            if !self.leaving.iter().any(|(leaving, _)| *leaving == id) {
+                self.leaving.push((id, clock::now_ns().saturating_add(self.shutdown_ns)));
+            }
+        } else {
+            self.retire(id, || Outcome::Interrupted);
+        }
+    }
+
+    /// How long until somebody has to leave: [`Operator::bury`] sees to that.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        let now = clock::now_ns();
+        let left = self.leaving.iter().map(|(_, at)| at.saturating_sub(now)).min();
+        left.map(Duration::from_nanos)
+    }
+
     fn isolate(&mut self, isolate: &Isolate) -> Result<Response, String> {
         let id = self.id(&isolate.vm)?;
         let cpus = self.fleet.vm(id).map_or(0, |vm| vm.cpus);
@@ -170,8 +228,17 @@ impl<'a> Operator<'a> {
         Ok(Response::Done)
     }
 
-    /// Frees the VMs that have ended. Answers them, for whoever tells people.
+    /// Frees the VMs that have ended, and ends those that should have by now. Answers them, for
+    /// whoever tells people.
     pub fn bury(&mut self) -> Vec<Arc<VmShared>> {
+        let now = clock::now_ns();
+        self.leaving.retain(|(id, at)| {
+            let here = self.fleet.vm(*id).is_some_and(|vm| !vm.has_ended());
+            if here && *at <= now {
+                self.fleet.end(*id, Outcome::Interrupted);
+            }
+            here && *at > now
+        });
         let ended = self.fleet.vms().iter().filter(|vm| vm.has_ended()).map(|vm| vm.id);
         let ids: Vec<_> = ended.collect();
         ids.into_iter().filter_map(|id| self.retire(id, || Outcome::Interrupted)).collect()
@@ -230,6 +297,10 @@ impl<'a> Operator<'a> {
             hierarchies,
         }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn line(vm: &VmShared, state: VmState) -> VmLine {

@@ -22,6 +22,8 @@ pub enum Request {
     Resume(Named),
     /// Ends a VM and frees what it had.
     Stop(Named),
+    /// Presses a VM's power button, and ends it if it does not power off in time, or does not look.
+    Shutdown(Named),
     /// Takes vCPUs out of the hierarchy, or lets them in again.
     Isolate(Isolate),
     /// Asks a VM for a balloon of another size.

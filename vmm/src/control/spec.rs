@@ -47,9 +47,9 @@ pub struct VmSpec {
     /// An initial RAM disk or multiboot module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<PathBuf>,
-    /// The kernel's command line.
-    #[serde(default)]
-    pub cmdline: String,
+    /// The kernel's command line; without, what [`boot::usual_cmdline`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
     /// Number of vCPUs.
     #[serde(default = "one")]
     pub cpus: u32,
@@ -257,11 +257,15 @@ impl VmSpec {
             }
             None => None,
         };
+        let cmdline = match &self.cmdline {
+            Some(cmdline) => cmdline.clone(),
+            None => boot::usual_cmdline(&kernel).to_owned(),
+        };
         let config = VmConfig {
             kernel,
             kernel_name,
             initrd,
-            cmdline: self.cmdline.clone(),
+            cmdline,
             cpus: self.cpus,
             memory: self.memory,
             apic_timer,
@@ -367,7 +371,14 @@ impl Loaded {
     /// # Errors
     /// One line: it cannot be created.
     pub fn sink(&self, index: usize) -> Result<Sink, String> {
-        let Some(serial) = &self.serial else { return Ok(Sink::Null) };
+        let Some(serial) = self.serial.as_ref().filter(|serial| *serial != "none") else {
+            return Ok(Sink::Null);
+        };
+        if serial == "stdio" {
+            let what =
+                "several VMs would share standard input and output; name a file or unix:SOCKET";
+            return Err(format!("serial stdio: {what}"));
+        }
         let name = if self.names.len() > 1 { format!("{serial}.{index}") } else { serial.clone() };
         let refused = |what: String| format!("serial {name}: {what}");
         match name.strip_prefix("unix:") {

@@ -72,7 +72,7 @@ pub struct Finished {
 /// bits, so that no value counts as success by accident.
 fn status(outcome: &Outcome) -> Option<u64> {
     match outcome {
-        Outcome::Reset => Some(0),
+        Outcome::PowerOff | Outcome::Reset => Some(0),
         Outcome::Exit(value) => Some((u64::from(*value) << 1) | 1),
         _ => None,
     }
@@ -88,11 +88,11 @@ pub fn judge(
 ) -> Option<Failure> {
     let failure = |reason, message| Some(Failure { reason, message });
     let reason = match outcome {
-        Outcome::Crashed(_) => Reason::Crashed,
+        Outcome::Crashed(_) | Outcome::Panicked => Reason::Crashed,
         Outcome::HostError(_) => Reason::Host,
         Outcome::TimedOut => Reason::TimedOut,
-        Outcome::Interrupted => Reason::Interrupted,
-        Outcome::Reset | Outcome::Exit(_) => Reason::Status,
+        Outcome::Interrupted | Outcome::Quit => Reason::Interrupted,
+        Outcome::PowerOff | Outcome::Reset | Outcome::Exit(_) => Reason::Status,
     };
     let Some(status) = status(outcome) else { return failure(reason, outcome.to_string()) };
     if !success.contains(&status) {

@@ -9,6 +9,8 @@
 //!    the owner clears `PENDING` before it reads the deadline.
 //! 2. *An owner that goes to wait for its SIPI.* It gives the timers away after its word says so; who
 //!    gives them looks at the new owner's word after the gift, and goes on if that waits, too.
+//! 3. *A line that rises and falls while two threads carry that to KVM's controllers.* One at a time
+//!    takes changes and tells them, and a vCPU whose access made one waits for whoever does.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -37,6 +39,7 @@ impl Domain {
 
     /// Carries out what the chipset of a VM asks for.
     fn errands(&self, vm: &VmShared, by: Option<u32>) {
+        let _in_order = vm.board.in_order();
         while let Some(errand) = vm.board.take_errand() {
             match errand {
                 // The I/O APIC names its targets without regard to who sends.
@@ -95,6 +98,14 @@ impl Domain {
     /// A device gives an edge on a line, 0 to 23, from a thread that is no vCPU's.
     pub fn device_edge(&self, vm: &VmShared, irq: u8) {
         self.board(vm, None, |chipset| chipset.pulse(irq));
+    }
+}
+
+impl Domain {
+    /// Presses a VM's power button. Answers whether its guest wants to hear of that.
+    pub fn press_power_button(&self, vm: &VmShared) -> bool {
+        let now = clock::now_ns();
+        self.board(vm, None, |chipset| chipset.press_power_button(now))
     }
 }
 

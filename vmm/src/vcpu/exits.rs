@@ -75,7 +75,9 @@ impl From<bus::Outcome> for Next {
     fn from(outcome: bus::Outcome) -> Self {
         match outcome {
             bus::Outcome::Exit(value) => Next::End(Outcome::Exit(value)),
-            bus::Outcome::Reset | bus::Outcome::PowerOff => Next::End(Outcome::Reset),
+            bus::Outcome::Reset => Next::End(Outcome::Reset),
+            bus::Outcome::PowerOff => Next::End(Outcome::PowerOff),
+            bus::Outcome::Panicked => Next::End(Outcome::Panicked),
             bus::Outcome::Edge(irq) => Next::Edge(irq),
             bus::Outcome::Errands => Next::Errands,
             bus::Outcome::None | bus::Outcome::Unclaimed => Next::Again,
