@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -240,6 +240,16 @@ fn end_of_input_is_not_the_end_of_the_guest() {
     }
 }
 
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// CPU time of the thread that carries consoles, in ticks of the clock.
 fn carried(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
@@ -255,22 +265,21 @@ fn input_that_nobody_takes_keeps_no_thread_busy() {
     let mut command =
         command(&["run", "--image", "hello", "--cmdline", "fault=cli-hlt", "--serial", "stdio"]);
     let said = "x".repeat(3 * INPUT_MOST);
-    let mut child = command
+    let child = command
         .stdin(pipe_with(&said))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("it can be run");
+    let mut child = Killed(child);
     // By then the guest halts for good.
-    let mut out = child.stdout.take().expect("a pipe");
+    let mut out = child.0.stdout.take().expect("a pipe");
     out.read_exact(&mut [0; 10]).expect("it says hello");
     thread::sleep(Duration::from_millis(300));
-    let before = carried(child.id());
+    let before = carried(child.0.id());
     let began = Instant::now();
     thread::sleep(Duration::from_millis(1000));
-    let (used, passed) = (carried(child.id()) - before, began.elapsed());
-    let _ = child.kill();
-    let _ = child.wait();
+    let (used, passed) = (carried(child.0.id()) - before, began.elapsed());
     // A hundred ticks of the clock are a second.
     assert!(u128::from(used) * 10 < passed.as_millis() / 4, "{used} ticks in {passed:?}");
 }
