@@ -183,8 +183,8 @@ static void disk_works(void)
     for (u32 i = 0; i < 200; i++)
         good += disk(IN, i % 16, other, SECTOR) == 0;
     check_is("disk-reads-again-and-again", good, 200);
-    /* Those that come while the guest still runs merge. */
-    check_range("disk-interrupts", interrupts[0] - before, 1, 200);
+    /* Those that come while the guest still runs merge; one may be of the request before. */
+    check_range("disk-interrupts", interrupts[0] - before, 1, 201);
 }
 
 static void entropy_works(void)
