@@ -8,7 +8,7 @@ fn config(path: &Path, options: &str) -> DiskConfig {
 }
 
 fn says(config: &DiskConfig, part: &str) {
-    let text = disk::open(config, 0).err().expect("it cannot be used").to_string();
+    let text = disk::open(config, 0).expect_err("it cannot be used").to_string();
     assert!(text.starts_with("--disk ") && text.contains(part), "{text}");
     assert!(text.contains(config.path.to_str().unwrap()) && text.lines().count() == 1, "{text}");
 }
@@ -35,11 +35,11 @@ fn disk_is_locked_for_one_writer_or_for_readers() {
     let path = folder.path().join("disk");
     std::fs::write(&path, [0; 4096]).unwrap();
     let (writing, reading) = (config(&path, ""), config(&path, ",ro"));
-    let writer = disk::open(&writing, 0).unwrap_or_else(|error| panic!("{error}"));
+    let writer = disk::open(&writing, 0).expect("it is free");
     says(&writing, "in use");
     says(&reading, "in use");
     drop(writer);
-    let readers = [0, 1].map(|n| disk::open(&reading, n).unwrap_or_else(|error| panic!("{error}")));
+    let readers = [0, 1].map(|n| disk::open(&reading, n).expect("readers share"));
     says(&writing, "in use");
     drop(readers);
     assert!(disk::open(&writing, 0).is_ok());
