@@ -219,7 +219,7 @@ mod tests {
         for (text, part) in [
             ("avx", "'avx': write +NAME"),
             ("+", "no CPU feature ''"),
-            ("+avx3", "did you mean 'avx2'?"),
+            ("+avx512ff", "did you mean 'avx512f'?"),
             ("-xsavess", "did you mean 'xsaves'?"),
             ("+frobnication_engine", "/proc/cpuinfo"),
             ("+avx,-avx", "avx is there twice"),

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod many;
 mod observe;
+mod options;
 mod oracle;
 mod oracle_tables;
 mod placement;
