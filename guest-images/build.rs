@@ -23,6 +23,7 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("pit", &["pit.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("pic", &["pic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("echo", &["echo.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
+    ("virtio", &["virtio.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("rtc", &["rtc.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("ioapic", &["ioapic.c", "legacy.c", "check.c", "irq.c", "trap.S"]),
     ("smp-start", &["smp_start.c", "probe.c", "smp_probe.S", "check.c", "irq.c", "trap.S"]),

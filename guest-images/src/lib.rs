@@ -40,6 +40,7 @@ static IMAGES: &[Image] = &[
     image!("pit", "checks the 8254 timer"),
     image!("pic", "checks the pair of 8259A interrupt controllers"),
     image!("echo", "sends back what its serial port receives, by interrupts"),
+    image!("virtio", "checks a disk and an entropy device, which are to be there"),
     image!("rtc", "checks the MC146818 clock"),
     image!("ioapic", "checks the I/O APIC"),
     image!("start", "starts any number of vCPUs and measures how long it takes"),

@@ -83,6 +83,7 @@ fn every_image_is_found_by_its_name() {
         "pit",
         "pic",
         "ioapic",
+        "virtio",
         "rtc",
         "start",
         "smp-start",

@@ -222,8 +222,8 @@ impl<D: Model> Transport<D> {
         if config {
             inner.generation = inner.generation.wrapping_add(1);
         }
-        let bits = u32::from(signal.used) * reg::VIRTIO_MMIO_INT_VRING
-            | u32::from(config) * reg::VIRTIO_MMIO_INT_CONFIG;
+        let used = if signal.used { reg::VIRTIO_MMIO_INT_VRING } else { 0 };
+        let bits = used | if config { reg::VIRTIO_MMIO_INT_CONFIG } else { 0 };
         self.interrupts.fetch_or(bits, Ordering::AcqRel);
         bits != 0
     }

@@ -7,6 +7,7 @@ mod boot_protocols;
 mod control;
 mod crash;
 mod density;
+mod disks;
 mod ending;
 mod gdb;
 mod lifecycle;

@@ -267,6 +267,8 @@ fn configuration_says_size_and_limits() {
     }
 }
 
+type End = dyn Fn(&Transport<Block>);
+
 /// A disk on which something happens meanwhile.
 struct Meanwhile<'a, F>(Ram, &'a Transport<Block>, F);
 
@@ -299,8 +301,7 @@ fn nothing_is_written_into_guest_memory_after_a_reset() {
         let _ = transport.write(reg::VIRTIO_MMIO_STATUS.into(), &[0; 4]);
     };
     let halt = |transport: &Transport<Block>| transport.halt();
-    let ends: [&dyn Fn(&Transport<Block>); 2] = [&reset, &halt];
-    for end in ends {
+    for end in [&reset as &End, &halt] {
         for (kind, writes) in [
             (blk::VIRTIO_BLK_T_IN, true),
             (blk::VIRTIO_BLK_T_OUT, false),

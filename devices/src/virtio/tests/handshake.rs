@@ -167,9 +167,9 @@ fn queues_that_cannot_be_used_stop_the_device_before_it_begins() {
         (16, [0x1000, MEMORY - 16, 0x3000]),
         (16, [0x1000, 0x2000, MEMORY - 64]),
         (16, [0x1000, 0, 0x3000]),
-        (16, [u64::MAX & !0xf, 0x2000, 0x3000]),
-        (16, [0x1000, u64::MAX & !1, 0x3000]),
-        (16, [0x1000, 0x2000, u64::MAX & !3]),
+        (16, [!0xf, 0x2000, 0x3000]),
+        (16, [0x1000, !1, 0x3000]),
+        (16, [0x1000, 0x2000, !3]),
     ] {
         let (driver, told) = probe();
         driver.negotiate(VERSION_1);

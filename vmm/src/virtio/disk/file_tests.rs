@@ -35,11 +35,11 @@ fn disk_is_locked_for_one_writer_or_for_readers() {
     let path = folder.path().join("disk");
     std::fs::write(&path, [0; 4096]).unwrap();
     let (writing, reading) = (config(&path, ""), config(&path, ",ro"));
-    let writer = disk::open(&writing, 0).ok().expect("it is free");
+    let writer = disk::open(&writing, 0).expect("it is free");
     says(&writing, "in use");
     says(&reading, "in use");
     drop(writer);
-    let readers = [0, 1].map(|n| disk::open(&reading, n).ok().expect("readers share"));
+    let readers = [0, 1].map(|n| disk::open(&reading, n).expect("readers share"));
     says(&writing, "in use");
     drop(readers);
     assert!(disk::open(&writing, 0).is_ok());

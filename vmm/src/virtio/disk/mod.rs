@@ -142,6 +142,7 @@ pub struct DiskError {
 }
 
 /// A disk that was opened.
+#[derive(Debug)]
 pub struct OpenDisk {
     file: DiskFile,
     geometry: Geometry,
