@@ -124,6 +124,11 @@ impl<P: Port> Net<P> {
         &self.port
     }
 
+    /// What is behind the device.
+    pub fn port_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
     /// What the device has done.
     pub fn counters(&self) -> Counters {
         self.counters

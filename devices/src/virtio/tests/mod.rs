@@ -1,8 +1,12 @@
 //! A driver's side, by hand, and the tests of what all devices have in common.
 
+mod balloon;
+mod console;
 mod handshake;
+mod net;
 mod rings;
 mod rng;
+mod vsock;
 
 use virtio_bindings::virtio_mmio as reg;
 use vm_memory::{Bytes, GuestAddress};
@@ -30,12 +34,19 @@ pub(crate) const NEEDS_RESET: u32 = 0x40;
 /// A descriptor: address, bytes, flags, next.
 pub(crate) type Descriptor = (u64, u32, u16, u16);
 
+/// The most queues that a device here has.
+const QUEUES: usize = 3;
+/// From one queue's rings to those of the next, in bytes.
+const APART: u64 = 0x4000;
+
 pub(crate) struct Driver<D> {
     pub(crate) transport: Transport<D>,
     pub(crate) memory: Memory,
     size: u16,
-    offered: u16,
-    seen: u16,
+    /// The queue that what follows is about.
+    queue: usize,
+    offered: [u16; QUEUES],
+    seen: [u16; QUEUES],
 }
 
 impl<D: Model> Driver<D> {
@@ -43,10 +54,10 @@ impl<D: Model> Driver<D> {
         let memory =
             Memory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).expect("there is memory");
         let transport = Transport::new(device, memory.clone());
-        Driver { transport, memory, size: 16, offered: 0, seen: 0 }
+        Driver { transport, memory, size: 16, queue: 0, offered: [0; QUEUES], seen: [0; QUEUES] }
     }
 
-    /// A driver that has begun to use the first queue.
+    /// A driver that has begun to use all queues; what follows is about the first.
     pub(crate) fn running(device: D, features: u64) -> Self {
         let mut driver = Driver::new(device);
         driver.begin(features);
@@ -97,11 +108,25 @@ impl<D: Model> Driver<D> {
     }
 
     pub(crate) fn begin(&mut self, features: u64) {
-        (self.offered, self.seen) = (0, 0);
-        self.memory.write_slice(&[0; 0x3000], GuestAddress(TABLE)).expect("memory");
+        (self.offered, self.seen) = ([0; QUEUES], [0; QUEUES]);
+        self.memory.write_slice(&[0; 0xc000], GuestAddress(TABLE)).expect("memory");
         self.negotiate(features | VERSION_1);
-        self.describe(0, self.size.into(), [TABLE, AVAILABLE, USED]);
+        for queue in 0..self.transport.queues() {
+            let rings = [TABLE, AVAILABLE, USED].map(|ring| ring + queue as u64 * APART);
+            self.describe(queue as u32, self.size.into(), rings);
+        }
         self.put(reg::VIRTIO_MMIO_STATUS, RUNNING);
+    }
+
+    /// What follows is about this queue.
+    pub(crate) fn on(&mut self, queue: usize) -> &mut Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Where a ring of the queue is whose place in the first queue this is.
+    fn ring(&self, ring: u64) -> u64 {
+        ring + self.queue as u64 * APART
     }
 
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
@@ -133,20 +158,21 @@ impl<D: Model> Driver<D> {
 
     /// Writes descriptors, of which `first` is the number of the first, and makes that available.
     pub(crate) fn offer_raw(&mut self, first: u16, descriptors: &[Descriptor]) {
-        self.table(TABLE, first, descriptors);
+        self.table(self.ring(TABLE), first, descriptors);
         self.make_available(first);
     }
 
     /// Makes what begins at a descriptor available.
     pub(crate) fn make_available(&mut self, head: u16) {
-        let at = AVAILABLE + 4 + 2 * u64::from(self.offered % self.size);
+        let offered = self.offered[self.queue];
+        let at = self.ring(AVAILABLE) + 4 + 2 * u64::from(offered % self.size);
         self.write(at, &head.to_le_bytes());
-        self.offered = self.offered.wrapping_add(1);
-        self.set_available_index(self.offered);
+        self.offered[self.queue] = offered.wrapping_add(1);
+        self.set_available_index(offered.wrapping_add(1));
     }
 
     pub(crate) fn set_available_index(&self, index: u16) {
-        self.write(AVAILABLE + 2, &index.to_le_bytes());
+        self.write(self.ring(AVAILABLE) + 2, &index.to_le_bytes());
     }
 
     /// Makes a chain of these buffers available, from descriptor `first` on: address, bytes, and
@@ -165,11 +191,12 @@ impl<D: Model> Driver<D> {
     /// What the device has given back since this was last asked: head and bytes written.
     pub(crate) fn used(&mut self) -> Vec<(u32, u32)> {
         let mut found = Vec::new();
-        while self.seen != self.u16(USED + 2) {
-            let at = USED + 4 + 8 * u64::from(self.seen % self.size);
+        while self.seen[self.queue] != self.u16(self.ring(USED) + 2) {
+            let seen = self.seen[self.queue];
+            let at = self.ring(USED) + 4 + 8 * u64::from(seen % self.size);
             let word = |at| self.memory.read_obj(GuestAddress(at)).expect("memory");
             found.push((word(at), word(at + 4)));
-            self.seen = self.seen.wrapping_add(1);
+            self.seen[self.queue] = seen.wrapping_add(1);
         }
         found
     }
