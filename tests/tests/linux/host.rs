@@ -97,10 +97,21 @@ impl Guest {
     /// Interrupts of a vCPU's APIC timer, as `siesta` counted them.
     #[track_caller]
     pub(super) fn timer_interrupts(&self, vcpu: u32) -> u64 {
+        self.figure(vcpu, " timer interrupts")
+    }
+
+    /// Timers of a vCPU that other vCPUs' threads served.
+    #[track_caller]
+    pub(super) fn served(&self, vcpu: u32) -> u64 {
+        self.figure(vcpu, " served by others")
+    }
+
+    #[track_caller]
+    fn figure(&self, vcpu: u32, name: &str) -> u64 {
         let key = format!("vCPU {vcpu}: ");
         let figures = self.output.lines().find_map(|line| line.split_once(key.as_str()));
         let figure = figures.and_then(|(_, figures)| {
-            let (before, _) = figures.split_once(" timer interrupts")?;
+            let (before, _) = figures.split_once(name)?;
             before.rsplit(' ').next()?.parse().ok()
         });
         figure.unwrap_or_else(|| panic!("{}: no figures in\n{}", self.name, self.output))
