@@ -80,9 +80,9 @@ impl Watch<'_> {
         let until = limit.map(after);
         let mut told = vec![false; fleet.vms().len()];
         loop {
-            for index in 0..told.len() {
-                if !told[index] && fleet.vms()[index].has_ended() {
-                    told[index] = !self.restarted(fleet, index)?;
+            for (index, told) in told.iter_mut().enumerate() {
+                if !*told && fleet.vms()[index].has_ended() {
+                    *told = !self.restarted(fleet, index)?;
                 }
             }
             if told.iter().all(|told| *told) {
