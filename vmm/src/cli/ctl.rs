@@ -15,6 +15,7 @@ use crate::control::client::Client;
 use crate::control::protocol::{Isolate, Named, Request, Response, VmLine};
 use crate::control::spec::{MOST, VmSpec};
 use crate::control::stats::Stats;
+use crate::fleet::OnReboot;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
 
@@ -96,6 +97,9 @@ struct CreateArguments {
     /// Where serial output goes [default: nowhere]
     #[arg(long, value_name = "FILE|unix:SOCKET|none")]
     serial: Option<String>,
+    /// What a guest's reset of its machine leads to
+    #[arg(long, value_enum, default_value = "exit", value_name = "exit|restart")]
+    on_reboot: OnReboot,
     /// As --isolate all
     #[arg(long, conflicts_with = "isolate")]
     isolated: bool,
@@ -133,6 +137,7 @@ impl From<&CreateArguments> for VmSpec {
             memory: from.memory,
             count: from.count,
             serial: from.serial.clone(),
+            on_reboot: from.on_reboot,
             isolated: from.isolated,
             cpu_cap: from.limits.cpu_cap,
             served_share: from.limits.served_share,

@@ -14,14 +14,14 @@ use clap::Args;
 
 use super::options::{self, GuestOptions, TimerOptions};
 use super::placement::PlacementOptions;
-use super::watch::{End, OnReboot, Plan, Watch};
+use super::watch::{End, Plan, Watch};
 use super::{Failure, images, values};
 use crate::assemble::VmConfig;
 use crate::boot;
 use crate::console::stdio::{Stdin, Wishes};
 use crate::console::terminal::{self, Raw};
 use crate::console::{Sink, socket};
-use crate::fleet::{Fleet, FleetConfig};
+use crate::fleet::{Fleet, FleetConfig, OnReboot};
 use crate::gdb::stream::{Address, Listener};
 use crate::signals::{self, Signals};
 use crate::vm::{Outcome, VmShared};
