@@ -1,6 +1,7 @@
 /*
  * Sends back what the first serial port receives, and halts in between: the
- * port's interrupt is all that wakes it. A `q` ends it, with that code.
+ * port's interrupt is all that wakes it. A `q` ends it, with that code; a
+ * Ctrl-R resets the machine.
  * Source: 16550A datasheet; ISA interrupt 4 by pin 4 of the I/O APIC.
  */
 #include "legacy.h"
@@ -13,6 +14,7 @@ const char image_name[] = "echo";
 #define LINE_STATUS (COM1 + 5)
 #define RECEIVED 1
 #define PIN 4
+#define CTRL_R 0x12
 
 static volatile bool ended;
 
@@ -24,6 +26,8 @@ static void answer(u32 vector)
         char text[] = {(char)inb(COM1), 0};
         put(text);
         ended |= text[0] == 'q';
+        if (text[0] == CTRL_R)
+            outb(0x64, 0xfe);
     }
     apic_write(APIC_EOI, 0);
 }

@@ -40,6 +40,27 @@ pub enum Sharing {
     Vm,
 }
 
+/// What a guest's reset of its machine leads to (`--on-reboot`).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReboot {
+    /// Its VM ends, with status 0
+    #[default]
+    Exit,
+    /// Its VM is built anew and starts again
+    Restart,
+}
+
 /// Why a fleet could not be launched. Nothing runs then.
 #[derive(Debug, Error)]
 pub enum FleetError {

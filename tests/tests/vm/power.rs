@@ -64,7 +64,7 @@ fn reset_starts_the_vm_again_where_that_is_wanted() {
             running.signal(libc::SIGINT);
             let _ = running.wait().expect(130);
             // The last one may have been cut short.
-            assert!(said().lines().all(|line| "leaving".starts_with(line)), "{}", said());
+            assert!(said().lines().all(|line| "leaving\r".starts_with(line)), "{}", said());
         }
         let more = ["--timers", mode, "--on-reboot", "restart"];
         assert_eq!(left("acpi", &more).expect(0).stdout.trim_end(), "leaving");
@@ -265,6 +265,65 @@ fn power_button_is_a_key_of_the_console() {
     none.type_keys("\x01x");
     let ended = none.wait().expect(0);
     assert!(ended.stderr.contains("power button"), "{ended:?}");
+}
+
+#[test]
+fn terminal_and_its_interrupts_outlive_the_machine() {
+    needs_kvm!();
+    for mode in MODES {
+        let arguments = [
+            "run",
+            "--image",
+            "echo",
+            "--timeout",
+            "60",
+            "--timers",
+            mode,
+            "--on-reboot",
+            "restart",
+        ];
+        let mut echo = OnTerminal::start(command(&arguments), 80, 24);
+        for _ in 0..4 {
+            echo.wait_for(">");
+            assert!(!echo.is_as_before());
+            echo.type_keys("abc");
+            echo.wait_for("abc");
+            echo.forget();
+            echo.type_keys("\x12");
+        }
+        echo.wait_for(">");
+        echo.type_keys("\x01x");
+        let _ = echo.wait().expect(0);
+        assert!(echo.is_as_before());
+    }
+}
+
+#[test]
+fn vms_of_a_running_process_start_again_if_they_should() {
+    needs_kvm!();
+    let served = serve(&["--shutdown-timeout", "60"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let log = log.to_str().expect("a plain name");
+    let create = ["create", "--image", "leave", "--cmdline", "how=cf9", "--name"];
+    let _ = served.ctl(&[&create[..], &["once"]].concat()).expect(0);
+    let again = ["again", "--serial", log, "--on-reboot", "restart"];
+    let _ = served.ctl(&[&create[..], &again].concat()).expect(0);
+    let times = || fs::read_to_string(log).map_or(0, |text| text.lines().count());
+    until("it does not start again", || times() >= 10);
+    let state = |name: &str| {
+        let list = served.ctl(&["list"]).expect(0).stdout;
+        let line = list.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(state("once"), "ended");
+    // Between two lives it has ended, for a moment.
+    until("it does not run", || state("again") == "running");
+    let _ = served.ctl(&["stop", "again"]).expect(0);
+    let stopped = times();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(times() <= stopped + 1);
+    served.quit();
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::control::protocol::{BalloonSize, Isolate, Named, Request, Response, V
 use crate::control::spec::{MOST, VmSpec};
 use crate::control::stats::Stats;
 use crate::cpu_features::CpuFeatures;
+use crate::fleet::OnReboot;
 use crate::kvm::LARGEST_VM;
 use crate::placement::Placement;
 use crate::virtio::disk::DiskConfig;
@@ -119,6 +120,9 @@ struct CreateArguments {
     /// Where serial output goes [default: nowhere]
     #[arg(long, value_name = "FILE|unix:SOCKET|none")]
     serial: Option<String>,
+    /// What a guest's reset of its machine leads to
+    #[arg(long, value_enum, default_value = "exit", value_name = "exit|restart")]
+    on_reboot: OnReboot,
     /// As --isolate all
     #[arg(long, conflicts_with = "isolate")]
     isolated: bool,
@@ -184,6 +188,7 @@ impl From<&CreateArguments> for VmSpec {
             memory: from.memory,
             count: from.count,
             serial: from.serial.clone(),
+            on_reboot: from.on_reboot,
             isolated: from.isolated,
             cpu_cap: from.limits.cpu_cap,
             served_share: from.limits.served_share,

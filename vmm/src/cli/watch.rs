@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
-
 use super::run::tell;
 use crate::assemble::VmConfig;
 use crate::clock;
@@ -18,15 +16,6 @@ use crate::kvm::Host;
 use crate::probe::Facts;
 use crate::signals::Signals;
 use crate::vm::Outcome;
-
-/// What a guest's reset of its machine leads to (`--on-reboot`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnReboot {
-    /// Its VM ends, with status 0
-    Exit,
-    /// Its VM is built anew and starts again
-    Restart,
-}
 
 /// Why the wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A serial port's other end as a unix stream socket.
 //!
 //! Owns the listening socket and its file, the client, and what waits for one: output while nobody
-//! is connected or the client is slow, within a bound. Input goes to [`Input`]. One
+//! is connected or the client is slow, within a bound. Input goes to `Input`. One
 //! client at a time; the next one waits until it has gone. Never blocks, except at the very end,
 //! for a moment. Must not know who watches the descriptors.
 

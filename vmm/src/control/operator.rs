@@ -2,7 +2,7 @@
 //!
 //! Owns the names of the VMs, and what is remembered of those that ended. Must not know sockets.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::protocol::{BalloonSize, Isolate, Request, Response, VmLine, VmState};
 use super::spec::{Loaded, VmSpec};
 use super::stats::{Counters, SCHEMA, Stats};
 use super::survey;
-use crate::assemble::ApicTimer;
+use crate::assemble::{ApicTimer, VmConfig};
 use crate::bench::Lateness;
 use crate::clock;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, OnReboot};
 use crate::kvm::Host;
 use crate::probe::Facts;
 use crate::vm::{Outcome, VmShared};
@@ -38,8 +38,11 @@ pub struct Operator<'a> {
     quits: bool,
     /// How long guests may take to power off, in ns.
     shutdown_ns: u64,
-    /// VMs that were asked to power off, and when they are ended at the latest, in host ns.
+    /// VMs that were asked to power off, and when they are ended at the latest, in host ns; the end of
+    /// time: they were.
     leaving: Vec<(u32, u64)>,
+    /// VMs that start again when they reset their machines, and what they are made of.
+    again: BTreeMap<u32, VmConfig>,
 }
 
 impl<'a> Operator<'a> {
@@ -58,6 +61,7 @@ impl<'a> Operator<'a> {
             quits: false,
             shutdown_ns: nanos(SHUTDOWN),
             leaving: Vec::new(),
+            again: BTreeMap::new(),
         }
     }
 
@@ -137,7 +141,11 @@ impl<'a> Operator<'a> {
         let name = loaded.names[index].clone();
         let config = loaded.config_of(index)?;
         let created = self.fleet.create(self.host, self.facts, &config, sink, name);
-        created.map_err(|error| error.to_string())
+        let id = created.map_err(|error| error.to_string())?;
+        if loaded.on_reboot == OnReboot::Restart {
+            self.again.insert(id, config);
+        }
+        Ok(id)
     }
 
     fn pause(&mut self, name: &str) -> Result<Response, String> {
@@ -198,7 +206,8 @@ impl<'a> Operator<'a> {
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
         let now = clock::now_ns();
-        let left = self.leaving.iter().map(|(_, at)| at.saturating_sub(now)).min();
+        let due = self.leaving.iter().map(|(_, at)| *at).filter(|at| *at != u64::MAX);
+        let left = due.map(|at| at.saturating_sub(now)).min();
         left.map(Duration::from_nanos)
     }
 
@@ -232,23 +241,55 @@ impl<'a> Operator<'a> {
     /// whoever tells people.
     pub fn bury(&mut self) -> Vec<Arc<VmShared>> {
         let now = clock::now_ns();
-        self.leaving.retain(|(id, at)| {
-            let here = self.fleet.vm(*id).is_some_and(|vm| !vm.has_ended());
-            if here && *at <= now {
+        for (id, at) in &mut self.leaving {
+            if *at <= now {
                 self.fleet.end(*id, Outcome::Interrupted);
+                *at = u64::MAX;
             }
-            here && *at > now
-        });
+        }
         let ended = self.fleet.vms().iter().filter(|vm| vm.has_ended()).map(|vm| vm.id);
         let ids: Vec<_> = ended.collect();
-        ids.into_iter().filter_map(|id| self.retire(id, || Outcome::Interrupted)).collect()
+        let mut buried = Vec::new();
+        for id in ids {
+            if !self.restarted(id) {
+                buried.extend(self.retire(id, || Outcome::Interrupted));
+            }
+        }
+        self.leaving.retain(|(id, _)| self.fleet.vm(*id).is_some());
+        buried
+    }
+
+    /// Starts a VM again that has reset its machine, if that is wanted of it. Answers whether it goes
+    /// on.
+    fn restarted(&mut self, id: u32) -> bool {
+        let asked_to_leave = self.leaving.iter().any(|(leaving, _)| *leaving == id);
+        let reset =
+            self.fleet.vm(id).is_some_and(|vm| matches!(vm.outcome(), Some(Outcome::Reset)));
+        let Some(config) = self.again.get(&id).filter(|_| reset && !asked_to_leave) else {
+            return false;
+        };
+        let left = self.fleet.vm(id).map(|vm| line(vm, VmState::Ended));
+        match self.fleet.restart(self.host, self.facts, id, config) {
+            Ok(goes_on) => goes_on,
+            Err(error) => {
+                tracing::error!(%error, vm = id, "a VM that reset its machine cannot start again");
+                self.again.remove(&id);
+                self.remember(left);
+                true
+            }
+        }
+    }
+
+    fn remember(&mut self, line: Option<VmLine>) {
+        self.ended += 1;
+        self.remembered.truncate(REMEMBERED - 1);
+        line.into_iter().for_each(|line| self.remembered.push_front(line));
     }
 
     fn retire(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Option<Arc<VmShared>> {
         let vm = self.fleet.remove(id, outcome)?;
-        self.ended += 1;
-        self.remembered.truncate(REMEMBERED - 1);
-        self.remembered.push_front(line(&vm, VmState::Ended));
+        self.again.remove(&id);
+        self.remember(Some(line(&vm, VmState::Ended)));
         Some(vm)
     }
 

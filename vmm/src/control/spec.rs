@@ -15,6 +15,7 @@ use crate::cli::options::MOST_CAP;
 use crate::cli::values;
 use crate::console::{Sink, socket};
 use crate::cpu_features::CpuFeatures;
+use crate::fleet::OnReboot;
 use crate::kvm::LARGEST_VM;
 use crate::limits::Limits;
 use crate::placement::numbers::Numbers;
@@ -66,6 +67,9 @@ pub struct VmSpec {
     /// Without, nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+    /// What a guest's reset of its machine leads to.
+    #[serde(default)]
+    pub on_reboot: OnReboot,
     /// Its vCPUs neither serve others nor are served: `isolate = "all"`.
     #[serde(default)]
     pub isolated: bool,
@@ -232,6 +236,8 @@ pub struct Loaded {
     /// Names, one for each VM; none: they are numbered.
     pub names: Vec<Option<String>>,
     serial: Option<String>,
+    /// Whether they start again when they reset their machines.
+    pub on_reboot: OnReboot,
 }
 
 impl VmSpec {
@@ -279,7 +285,8 @@ impl VmSpec {
             let name = self.name.as_ref()?;
             Some(if self.count == 1 { name.clone() } else { format!("{name}-{index}") })
         });
-        Ok(Loaded { config, names: names.collect(), serial: self.serial.clone() })
+        let (serial, on_reboot) = (self.serial.clone(), self.on_reboot);
+        Ok(Loaded { config, names: names.collect(), serial, on_reboot })
     }
 
     fn virtio(&self) -> VirtioConfig {
