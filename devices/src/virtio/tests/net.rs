@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::virtio::net::{HEADER, MOST_FRAME, MOST_FRAMES, Net, Port, RECEIVE, Received, Sent, TRANSMIT};
+use crate::virtio::net::{
+    HEADER, MOST_FRAME, MOST_FRAMES, Net, Port, RECEIVE, Received, Sent, TRANSMIT,
+};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 42];
 

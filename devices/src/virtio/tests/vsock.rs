@@ -10,9 +10,7 @@ use crate::virtio::vsock::{
     Got, Host, Interest, MOST_CONNECTIONS, MOST_RESETS, Put, RECEIVE, ROOM, Stream, TRANSMIT, Vsock,
 };
 
-use Operation::{
-    CreditRequest, CreditUpdate, Data, Request, Reset as Rst, Response, Shutdown,
-};
+use Operation::{CreditRequest, CreditUpdate, Data, Request, Reset as Rst, Response, Shutdown};
 
 const CID: u64 = 5;
 const GUEST_PORT: u32 = 1000;
@@ -322,10 +320,9 @@ fn what_belongs_to_no_connection_is_reset_and_resets_are_not_answered() {
     send(&mut driver, packet(Request, 81), b"");
     assert_eq!(operations(&mut driver), [Rst], "nobody listens");
     send(&mut driver, packet(Rst, 80), b"");
-    for wrong in [
-        Packet { from_cid: 6, ..packet(Request, 80) },
-        Packet { to_cid: 1, ..packet(Request, 80) },
-    ] {
+    for wrong in
+        [Packet { from_cid: 6, ..packet(Request, 80) }, Packet { to_cid: 1, ..packet(Request, 80) }]
+    {
         send(&mut driver, wrong, b"");
     }
     assert!(operations(&mut driver).is_empty());
