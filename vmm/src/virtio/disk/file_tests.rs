@@ -8,7 +8,7 @@ fn config(path: &Path, options: &str) -> DiskConfig {
 }
 
 fn says(config: &DiskConfig, part: &str) {
-    let text = disk::open(config, 0).err().expect("it cannot be used").to_string();
+    let text = disk::open(config, 0).expect_err("it cannot be used").to_string();
     assert!(text.starts_with("--disk ") && text.contains(part), "{text}");
     assert!(text.contains(config.path.to_str().unwrap()) && text.lines().count() == 1, "{text}");
 }
