@@ -68,7 +68,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Start one or more VMs
-    Run(run::RunArguments),
+    Run(Box<run::RunArguments>),
     /// Run VMs that come and go on request
     Serve(serve::ServeArguments),
     /// Ask a running 'siesta serve'
