@@ -1,9 +1,9 @@
 //! Random accesses mixed with steps of time, against each controller.
 //!
 //! What a coverage-guided fuzzer would drive, on the stable toolchain: seeded, for `FUZZ_SECS`
-//! seconds each (default 1), each seed a run of its own. A failure names the seed; `FUZZ_SEED=N`
-//! runs that one alone. Owns the loop. Each file is one controller: what a run does, and what must
-//! hold after every step.
+//! seconds each (default 1; virtio devices half of that), each seed a run of its own. A failure names
+//! the seed; `FUZZ_SEED=N` runs that one alone. Owns the loop. Each file is one controller, or the
+//! virtio devices: what a run does, and what must hold after every step.
 
 #![allow(clippy::disallowed_methods)] // how long to go on is asked of the clock
 
@@ -16,6 +16,7 @@ mod pic;
 mod pit;
 mod rtc;
 mod virtio;
+mod virtio_queues;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,19 @@ fn variable(name: &str) -> Option<u64> {
 
 /// Gives `once` one random stream after another.
 pub fn run(name: &str, once: impl Fn(&mut SmallRng)) {
+    run_for(Duration::from_secs(seconds()), name, once);
+}
+
+/// As [`run`], for half the time: there are many virtio devices.
+pub fn run_half(name: &str, once: impl Fn(&mut SmallRng)) {
+    run_for(Duration::from_millis(seconds() * 500), name, once);
+}
+
+fn seconds() -> u64 {
+    variable("FUZZ_SECS").unwrap_or(1)
+}
+
+fn run_for(limit: Duration, name: &str, once: impl Fn(&mut SmallRng)) {
     let try_seed = |seed: u64| {
         let run = AssertUnwindSafe(|| once(&mut SmallRng::seed_from_u64(seed)));
         catch_unwind(run).unwrap_or_else(|_| panic!("{name}: FUZZ_SEED={seed} fails"));
@@ -38,7 +52,6 @@ pub fn run(name: &str, once: impl Fn(&mut SmallRng)) {
     if let Some(seed) = variable("FUZZ_SEED") {
         return try_seed(seed);
     }
-    let limit = Duration::from_secs(variable("FUZZ_SECS").unwrap_or(1));
     let started = Instant::now();
     let mut runs = 0_u64;
     while started.elapsed() < limit {

@@ -192,7 +192,7 @@ impl Disk for Ram {
 
 #[test]
 fn no_driver_harms_the_entropy_device() {
-    crate::run("virtio rng", |random| {
+    crate::run_half("virtio rng", |random| {
         let memory = memory();
         let transport = Transport::new(Rng::new(Counter(0)), memory.clone());
         let mut guest = Guest { transport: &transport, memory: &memory, available: 0 };
@@ -207,7 +207,7 @@ fn no_driver_harms_the_entropy_device() {
 
 #[test]
 fn no_driver_harms_the_block_device_or_gets_beyond_the_disk() {
-    crate::run("virtio block", |random| {
+    crate::run_half("virtio block", |random| {
         let memory = memory();
         let read_only = random.random_ratio(1, 4);
         let geometry = Geometry { bytes: DISK as u64, block: 512, read_only, id: [7; 20] };

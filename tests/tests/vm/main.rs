@@ -1,5 +1,6 @@
 //! Whole VMs on a real `/dev/kvm`.
 
+mod backends;
 mod backstop;
 mod bad_input;
 mod boot;

@@ -512,6 +512,35 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_read_as_people_write_them() {
+        let text = "[[vm]]\nimage = 'tick'\nname = 'a'\ncount = 2\nrng = true\n\
+                    net = ['tap=t,mac=02:00:00:00:00:01', 'fd=3']\nvsock = 'cid=3,path=v'\n\
+                    virtio-console = 'unix:c'\nballoon = '8M'\n";
+        let vms = parse_config(text).expect("it is right");
+        let virtio = vms[0].virtio();
+        assert_eq!((virtio.nets.len(), virtio.balloon), (2, Some(8 << 20)));
+        // As it goes to a running process.
+        let again = serde_json::to_string(&vms[0]).expect("JSON");
+        assert_eq!(spec(&again), vms[0], "{again}");
+        let loaded = vms[0].load(ApicTimer::Auto).expect("it is right");
+        assert!(loaded.config_of(1).err().expect("a descriptor").contains("fd=N"));
+        let none = parse_config("[[vm]]\nimage = 'tick'\nballoon = 0\n").expect("it is right");
+        assert_eq!(none[0].virtio().balloon, Some(0));
+        let again = serde_json::to_string(&none[0]).expect("JSON");
+        assert_eq!(spec(&again), none[0], "{again}");
+        for (wrong, part) in [
+            ("net = ['tap']", "tap=NAME"),
+            ("vsock = 'cid=2,path=a'", "from 3 on"),
+            ("virtio-console = ''", "unix:SOCKET"),
+            ("balloon = 'x'", "balloon"),
+        ] {
+            let text = format!("[[vm]]\nimage = 'tick'\n{wrong}\n");
+            let error = parse_config(&text).expect_err(wrong);
+            assert!(error.contains(part) && error.lines().count() == 1, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_field() {
         for (text, part) in [
             (r#"{"image":"tick","count":0}"#, "count 0"),
