@@ -125,7 +125,7 @@ done
 if [ $disk = 1 ]; then
   command -v mke2fs >/dev/null || die "no mke2fs: install e2fsprogs"
   rm -f "$out/root.img.new"
-  mke2fs -q -t ext4 -L siesta-root -d "$root" "$out/root.img.new" 32M
+  mke2fs -q -t ext4 -L siesta-root -d "$root" "$out/root.img.new" 32M >&2
   mv "$out/root.img.new" "$out/root.img"
 fi
 echo "$kernel"

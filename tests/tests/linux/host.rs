@@ -1,6 +1,6 @@
 //! The emulated host, and the guests that were booted on it.
 //!
-//! Owns the one session of all tests: two guests at a time, each with a time limit of its own. Must
+//! Owns its one start, which is for all tests: two guests at a time, each with a time limit of its own. Must
 //! not know what is expected of them.
 
 use std::env;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use siesta_tests::{Running, binary};
 
-/// Longest time for the whole session, in seconds of this machine. Not a figure that is asserted.
-const SESSION_LIMIT: u32 = 500;
+/// Longest time for all of it, in seconds of this machine. Not a figure that is asserted.
+const HOST_LIMIT: u32 = 500;
 /// The same for one guest, in seconds of the emulated host.
 const GUEST_LIMIT: u32 = 150;
 
@@ -131,14 +131,14 @@ impl Guest {
 /// The guest of this name. `None`: there is no emulated host, which was said.
 ///
 /// # Panics
-/// With `REQUIRE_NESTED=1`, where it is missing. The session failed.
+/// With `REQUIRE_NESTED=1`, where it is missing. The emulated host failed.
 #[track_caller]
 pub(super) fn guest(name: &str) -> Option<&'static Guest> {
-    static SESSION: OnceLock<Result<Vec<Guest>, String>> = OnceLock::new();
-    match SESSION.get_or_init(session) {
+    static BOOTED: OnceLock<Result<Vec<Guest>, String>> = OnceLock::new();
+    match BOOTED.get_or_init(boot_all) {
         Ok(guests) => {
             let guest = guests.iter().find(|guest| guest.name == name);
-            Some(guest.unwrap_or_else(|| panic!("the session has no guest '{name}'")))
+            Some(guest.unwrap_or_else(|| panic!("there is no guest '{name}'")))
         }
         Err(missing) => {
             let required = env::var("REQUIRE_NESTED").is_ok_and(|value| value == "1");
@@ -169,7 +169,7 @@ fn missing() -> Option<String> {
     (!root).then(|| "virtiofsd needs root".into())
 }
 
-fn session() -> Result<Vec<Guest>, String> {
+fn boot_all() -> Result<Vec<Guest>, String> {
     if let Some(what) = missing() {
         return Err(what);
     }
@@ -182,7 +182,7 @@ fn session() -> Result<Vec<Guest>, String> {
     let run = |script: &str, arguments: &[&str]| {
         let mut command = Command::new(scripts.join(script));
         command.args(arguments).env("NESTED_HOST_DIR", &state);
-        Running::start(command).wait_for(Duration::from_secs(SESSION_LIMIT.into()))
+        Running::start(command).wait_for(Duration::from_secs(HOST_LIMIT.into()))
     };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_str().expect("a path of text");
@@ -191,7 +191,7 @@ fn session() -> Result<Vec<Guest>, String> {
         return Err(format!("make-root.sh failed: {}", made.stderr.trim()));
     }
     let kernel = made.stdout.trim();
-    let limit = SESSION_LIMIT.to_string();
+    let limit = HOST_LIMIT.to_string();
     let ended = run("nested-host.sh", &["-t", &limit, "-s", &script(kernel, path)]);
     let mut guests = Vec::new();
     for Wanted { name, .. } in GUESTS {
