@@ -5,7 +5,7 @@
 //!
 //! | way | from | to |
 //! |---|---|---|
-//! | [`Port`] | a vCPU's access, by the bus | the transport; `changed` tells the back-end when the device began or stopped |
+//! | `Port` | a vCPU's access, by the bus | the transport; `changed` tells the back-end when the device began or stopped |
 //! | `queues` | KVM, for a driver's QueueNotify (`KVM_IOEVENTFD`, one eventfd a queue); without an exit | the back-end |
 //! | [`Line`] | the back-end | the chipset, which makes it an edge at the I/O APIC in every timer mode |
 

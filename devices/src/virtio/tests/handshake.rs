@@ -128,7 +128,7 @@ fn features_that_were_not_offered_or_are_too_old_are_refused() {
 fn status_bits_are_cleared_by_a_reset_alone() {
     let (driver, told) = probe();
     assert_eq!(driver.negotiate(VERSION_1), 0xb);
-    for value in [1, 8, NEEDS_RESET] {
+    for value in [1, 4, 8, NEEDS_RESET] {
         let _ = driver.set(reg::VIRTIO_MMIO_STATUS, value);
         assert_eq!(driver.get(reg::VIRTIO_MMIO_STATUS), 0xb);
     }

@@ -1,7 +1,7 @@
 //! Disks: files of the host behind the block device.
 //!
 //! Owns how a disk is asked for ([`DiskConfig`]) and what is wrong with one that cannot be used
-//! ([`DiskError`]). What is done to the file is [`file`]'s, when is [`worker`]'s. Must not know
+//! ([`DiskError`]). What is done to the file is [`mod@file`]'s, when is the [`Worker`]'s. Must not know
 //! requests.
 
 pub mod file;
