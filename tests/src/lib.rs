@@ -12,6 +12,7 @@ pub mod pty;
 pub mod tracer;
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -192,6 +193,16 @@ fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments);
+    // Whoever runs the tests in the background, or by nohup, has some of them ignored.
+    let reset = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            // SAFETY: async-signal-safe, and sets no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: what runs in the child before it becomes another program is async-signal-safe.
+    unsafe { command.pre_exec(reset) };
     command
 }
 

@@ -1,6 +1,6 @@
 //! The emulated host, and the guests that were booted on it.
 //!
-//! Owns its one start, which is for all tests: two guests at a time, each with a time limit of its own. Must
+//! Owns its start, which is for all tests: two guests at a time, each with a time limit of its own. Must
 //! not know what is expected of them.
 
 use std::env;
@@ -11,10 +11,16 @@ use std::time::Duration;
 
 use siesta_tests::{Running, binary};
 
-/// Longest time for all of it, in seconds of this machine. Not a figure that is asserted.
-const HOST_LIMIT: u32 = 500;
+/// Longest time for all guests once, in seconds of this machine. Not a figure that is asserted.
+const HOST_LIMIT: u32 = 400;
 /// The same for one guest, in seconds of the emulated host.
-const GUEST_LIMIT: u32 = 150;
+const GUEST_LIMIT: u32 = 100;
+/// How often a guest is booted that does not come to its end. Multi-threaded TCG loses its host's kernel now
+/// and then (a stack fault in its own exception entry, a CPU that stands still), whatever runs in it; what
+/// is wrong with `siesta` shows again.
+const ATTEMPTS: u32 = 3;
+/// What timeout(1) ends with when it had to.
+const CUT: i32 = 124;
 
 /// One guest: its name, whether it is booted from `vmlinux` or `vmlinuz`, and what else `siesta run`
 /// is told.
@@ -192,25 +198,42 @@ fn boot_all() -> Result<Vec<Guest>, String> {
     }
     let kernel = made.stdout.trim();
     let limit = HOST_LIMIT.to_string();
-    let ended = run("nested-host.sh", &["-t", &limit, "-s", &script(kernel, path)]);
     let mut guests = Vec::new();
-    for Wanted { name, .. } in GUESTS {
-        let begin = format!("== guest {name} status ");
-        let Some((_, rest)) = ended.stdout.split_once(begin.as_str()) else {
-            panic!("{name}: the emulated host did not come to it: {ended:#?}");
-        };
-        let (status, output) = rest.split_once('\n').expect("a line");
-        let (output, _) = output.split_once("\n== end").expect("an end");
-        let status = status.parse().expect("a status");
-        guests.push(Guest { name, status, output: output.replace('\r', "") });
+    for attempt in 1..=ATTEMPTS {
+        let booted =
+            |wanted: &&Wanted| guests.iter().any(|guest: &Guest| guest.name == wanted.name);
+        let left: Vec<_> = GUESTS.iter().filter(|wanted| !booted(wanted)).collect();
+        if left.is_empty() {
+            break;
+        }
+        let ended = run("nested-host.sh", &["-t", &limit, "-s", &script(&left, kernel, path)]);
+        for Wanted { name, .. } in left {
+            match result(name, &ended.stdout) {
+                Some(guest) if guest.status != CUT || attempt == ATTEMPTS => guests.push(guest),
+                Some(guest) => eprintln!("attempt {attempt}: cut short: {guest:#?}"),
+                None if attempt < ATTEMPTS => {
+                    eprintln!("attempt {attempt}: the emulated host lost {name}: {ended:#?}");
+                }
+                None => panic!("{name}: the emulated host did not come to it: {ended:#?}"),
+            }
+        }
     }
     Ok(guests)
 }
 
+/// What became of a guest, if the emulated host came to tell.
+fn result(name: &'static str, told: &str) -> Option<Guest> {
+    let begin = format!("== guest {name} status ");
+    let (_, rest) = told.split_once(begin.as_str())?;
+    let (status, output) = rest.split_once('\n')?;
+    let (output, _) = output.split_once("\n== end")?;
+    Some(Guest { name, status: status.parse().ok()?, output: output.replace('\r', "") })
+}
+
 /// What the emulated host runs: the guests in two rows side by side, then their output.
-fn script(kernel: &str, root: &str) -> String {
+fn script(wanted: &[&Wanted], kernel: &str, root: &str) -> String {
     let siesta = binary();
-    let boot = |wanted: &Wanted| {
+    let boot = |wanted: &&Wanted| {
         let Wanted { name, kernel: file, script, arguments, cmdline } = wanted;
         format!(
             "timeout -k 5 {GUEST_LIMIT} '{}' run --kernel '{kernel}/{file}' \
@@ -220,8 +243,8 @@ fn script(kernel: &str, root: &str) -> String {
             siesta.display()
         )
     };
-    let row = |which: usize| GUESTS.iter().skip(which).step_by(2).map(boot).collect::<String>();
-    let show: String = GUESTS
+    let row = |which: usize| wanted.iter().skip(which).step_by(2).map(boot).collect::<String>();
+    let show: String = wanted
         .iter()
         .map(|Wanted { name, .. }| {
             format!(
