@@ -5,7 +5,8 @@
 #   boot-matrix.sh SIESTA OUTDIR
 #
 # OUTDIR: make-root.sh's, made with -d. Prints 'ok' or 'not ok' and what was booted;
-# ends with the number of those that did not come to their end.
+# ends with the number of those that did not come to their end. Multi-threaded TCG
+# loses a kernel now and then, so that what is left is booted again, four times at most.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 if [ $# != 2 ]; then
@@ -19,6 +20,7 @@ kernel=$("$here/nested-host.sh" -K)
 boot='
   one() { # mode, CPUs, root
     name=$1-$2-$3; disk=; root=
+    case " $DONE " in *" $name "*) return;; esac
     if [ "$3" = disk ]; then
       cp "$OUT/root.img" "/tmp/$name.img"
       disk="--disk /tmp/$name.img"; root="siesta.root=/dev/vda"
@@ -31,6 +33,11 @@ boot='
   }
   row() { for mode in kernel thread migrate; do one $mode 1 "$1"; one $mode 4 "$1"; done; }
   row initrd & row disk & wait'
-"$here/nested-host.sh" -t 600 -e "SIESTA=$siesta" -e "OUT=$out" -e "KERNEL=$kernel" -s "$boot" |
-  tee "$out/boot-matrix"
-exit $((12 - $(grep -c '^ok ' "$out/boot-matrix")))
+: >"$out/boot-matrix"
+booted() { sed -n 's/^ok //p' "$out/boot-matrix" | tr '\n' ' '; }
+for _ in 1 2 3 4; do
+  [ "$(booted | wc -w)" = 12 ] && break
+  "$here/nested-host.sh" -t 300 -e "DONE=$(booted)" -e "SIESTA=$siesta" -e "OUT=$out" -e "KERNEL=$kernel" -s "$boot" |
+    tee -a "$out/boot-matrix" || :
+done
+exit $((12 - $(booted | wc -w)))

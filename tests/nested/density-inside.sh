@@ -23,7 +23,7 @@ quit() {
 trap quit EXIT
 
 qemu() { # name, script
-  qemu-system-x86_64 -M microvm,rtc=on -accel kvm,kernel-irqchip=on -cpu host -m 128 -nodefaults \
+  qemu-system-x86_64 -name guest,debug-threads=on -M microvm,rtc=on -accel kvm,kernel-irqchip=on -cpu host -m 128 -nodefaults \
     -no-user-config -nographic -serial "file:$work/$1" -kernel "$kernel" -initrd "$initrd" \
     -append "$common siesta.run=/tests/$2.sh" &
   pids+=($!)
@@ -39,6 +39,7 @@ count = $guests
 kernel = "$kernel"
 initrd = "$initrd"
 memory = "128M"
+served-share = 100
 serial = "$work/idle"
 cmdline = "$common siesta.run=/tests/idle.sh"
 [[vm]]
@@ -46,11 +47,12 @@ name = "busy"
 kernel = "$kernel"
 initrd = "$initrd"
 memory = "128M"
+served-share = 100
 serial = "$work/busy"
 cmdline = "$common siesta.run=/tests/busy.sh"
 CONFIG
   options=(--timers "$mode")
-  [ "$mode" != migrate ] || options+=(--inline force --borrow-share 100 --lateness-goal 1s)
+  [ "$mode" != migrate ] || options+=(--inline force --borrow-share 100 --borrow-limit 1s --lateness-goal 10s)
   "$siesta" serve --control "$work/control" --config "$work/config" "${options[@]}" &
 fi
 
@@ -66,6 +68,8 @@ echo 1 >$trace/tracing_on
 sleep "$secs"
 echo 0 >$trace/tracing_on
 told >"$work/after"
+# Who served whom, for whoever wants to know more.
+[ "$mode" = qemu ] || "$siesta" stats --socket "$work/control" >&2 || :
 # Per second of guest time, times the seconds traced: what they had while the trace was on.
 paste "$work/before" "$work/after" | awk -v secs="$secs" '
   $5 > $2 { sum += ($6 - $3) / ($5 - $2) * secs; guests++ }
