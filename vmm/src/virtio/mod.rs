@@ -36,6 +36,7 @@ use self::terminal::TerminalConfig;
 use self::vsock::VsockConfig;
 use self::wiring::{Line, Wired};
 use crate::boot::layout::{MOST_VIRTIO, VirtioWindow, virtio_window};
+use crate::descriptors;
 use crate::event_loop::{CarriedId, EventLoop, EventLoopError};
 use crate::memory::GuestMemory;
 
@@ -92,7 +93,7 @@ pub enum VirtioError {
         asked: usize,
     },
     /// Out of descriptors.
-    #[error("cannot set up a virtio device: {0} (limit: ulimit -n)")]
+    #[error("cannot set up a virtio device: {0}{hint}", hint = descriptors::hint(.0.raw_os_error()))]
     Descriptors(#[source] io::Error),
     /// KVM does not catch the driver's notifications.
     #[error("cannot have KVM signal a virtio queue: {0}")]
@@ -104,7 +105,7 @@ pub enum VirtioError {
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
     /// A disk's thread could not be started.
-    #[error("cannot start a disk's thread: {0} (limits: ulimit -u, ulimit -n, cgroup pids.max)")]
+    #[error("cannot start a disk's thread: {0} (limits: ulimit -u, cgroup pids.max){hint}", hint = descriptors::hint(.0.raw_os_error()))]
     Thread(#[source] io::Error),
     /// A disk's file.
     #[error(transparent)]
