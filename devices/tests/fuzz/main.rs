@@ -14,6 +14,7 @@ mod fw_cfg;
 mod ioapic;
 mod pic;
 mod pit;
+mod registers;
 mod rtc;
 mod virtio;
 mod virtio_queues;

@@ -11,9 +11,10 @@ use rand::Rng as _;
 use rand::rngs::SmallRng;
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::registers::{STATUS, get, set};
+
 const MEMORY: u64 = 0x2_0000;
 const RINGS: [u64; 3] = [0x1000, 0x2000, 0x3000];
-const STATUS: u64 = 0x70;
 const REGISTERS: [u64; 20] = [
     0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x64, STATUS, 0x80, 0x84, 0x90, 0x94, 0xa0, 0xa4,
     0xac, 0x10, 0xfc, 0x100, 0x124,
@@ -38,21 +39,11 @@ fn number(random: &mut SmallRng) -> u32 {
 }
 
 impl<D: Model> Guest<'_, D> {
-    fn set(&self, register: u64, value: u32) {
-        let _ = self.transport.write(register, &value.to_le_bytes());
-    }
-
-    fn get(&self, register: u64) -> u32 {
-        let mut data = [0; 4];
-        self.transport.read(register, &mut data);
-        u32::from_le_bytes(data)
-    }
-
     /// The handshake, with one step in twenty wrong.
     fn begin(&mut self, random: &mut SmallRng) {
         let put = |guest: &Self, random: &mut SmallRng, register, value| {
             let value = if random.random_ratio(1, 20) { number(random) } else { value };
-            guest.set(register, value);
+            set(guest.transport, register, value);
         };
         let features = if random.random() { 1 << 29 | 1 << 28 | 1 << 9 } else { 0 };
         let rings = RINGS.map(|ring| ring as u32);
@@ -133,14 +124,14 @@ impl<D: Model> Guest<'_, D> {
             }
             13 => {
                 let register = REGISTERS[random.random_range(0..REGISTERS.len())];
-                self.set(register, number(random));
+                set(self.transport, register, number(random));
             }
             _ => {}
         }
-        let status = self.get(STATUS);
+        let status = get(self.transport, STATUS);
         let active = self.transport.inspect(|_, active| active);
         assert_eq!(active, status & 0x44 == 4, "status {status:#x}");
-        assert_eq!(self.get(0), u32::from_le_bytes(*b"virt"));
+        assert_eq!(get(self.transport, 0), u32::from_le_bytes(*b"virt"));
     }
 }
 
@@ -200,7 +191,7 @@ fn no_driver_harms_the_entropy_device() {
         for _ in 0..200 {
             guest.step(random);
             let served = transport.serve(|device, memory| device.notified(0, memory));
-            assert!(!served.more || guest.get(STATUS) & 0x40 == 0);
+            assert!(!served.more || get(guest.transport, STATUS) & 0x40 == 0);
         }
     });
 }

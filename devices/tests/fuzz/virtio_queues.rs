@@ -16,13 +16,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::registers::{STATUS, get, set};
+
 const MEMORY: u64 = 0x4_0000;
 const QUEUES: usize = 3;
 /// Descriptors, available and used ring of each queue.
 const RINGS: [[u64; 3]; QUEUES] =
     [[0x1000, 0x2000, 0x3000], [0x4000, 0x5000, 0x6000], [0x7000, 0x8000, 0x9000]];
 const DATA: u64 = 0xa000;
-const STATUS: u64 = 0x70;
 const SIZE: u16 = 16;
 const STEPS: usize = 200;
 
@@ -69,16 +70,6 @@ impl<D: Model> Guest<D> {
         Guest { transport, memory, available: [0; QUEUES], payload }
     }
 
-    fn set(&self, register: u64, value: u32) {
-        let _ = self.transport.write(register, &value.to_le_bytes());
-    }
-
-    fn get(&self, register: u64) -> u32 {
-        let mut data = [0; 4];
-        self.transport.read(register, &mut data);
-        u32::from_le_bytes(data)
-    }
-
     /// The handshake, seldom with a step that is wrong.
     fn begin(&mut self, random: &mut SmallRng) {
         let features = if random.random() { 1 << 29 | 1 << 28 | 0xf } else { 0xf };
@@ -106,7 +97,7 @@ impl<D: Model> Guest<D> {
         steps.push((STATUS, 0xf));
         for (register, value) in steps {
             let value = if random.random_ratio(1, 100) { random.random() } else { value };
-            self.set(register, value);
+            set(&self.transport, register, value);
         }
         self.available = [0; QUEUES];
         let end = GuestAddress(0x1000);
@@ -170,7 +161,7 @@ impl<D: Model> Guest<D> {
                 self.turns(queue);
             }
         }
-        let status = self.get(STATUS);
+        let status = get(&self.transport, STATUS);
         assert_eq!(self.transport.inspect(|_, active| active), status & 0x44 == 4, "{status:#x}");
         if random.random_ratio(1, 4) && status & 0x40 != 0 {
             self.begin(random);
