@@ -2,9 +2,11 @@
 # make-root.sh - builds what stock Linux guests boot from in the tests: initramfs
 # archives, and if wanted a disk image with the same files, from Debian packages.
 #
-#   make-root.sh [-d] [-r] [-s] OUTDIR
+#   make-root.sh [-d] [-i] [-r] [-s] OUTDIR
 #
 #   (always)  OUTDIR/root.cpio         busybox, the kernel's modules, /init, /tests
+#   -i        OUTDIR/root-io.cpio      the same with ping, blocks and streams; the last
+#                                      two and a disk's files, for the host, in OUTDIR/io
 #   -r        OUTDIR/root-rt.cpio      the same with cyclictest and hackbench
 #   -s        OUTDIR/root-stress.cpio  the same with stress-ng
 #   -d        OUTDIR/root.img          root.cpio's files on an ext4 file system
@@ -13,15 +15,15 @@
 # `vmlinuz`. /init is tests/nested/guest/init; what it understands on the kernel's
 # command line stands there. Nothing is fetched but packages, and those once: they
 # are kept beside the kernel (see nested-host.sh for NESTED_HOST_DIR).
-# Needs (Debian): busybox-static cpio xz-utils, for -d e2fsprogs.
+# Needs (Debian): busybox-static cpio xz-utils; for -d and -i e2fsprogs, for -i gcc.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 die() { echo "make-root: $*" >&2; exit 1; }
 
 disk=0 sets=()
-while getopts 'drs' o; do
+while getopts 'dirs' o; do
   case $o in
-    d) disk=1;; r) sets+=(rt);; s) sets+=(stress);;
+    d) disk=1;; i) sets+=(io);; r) sets+=(rt);; s) sets+=(stress);;
     *) sed -n '2,/^set -eu/{/^#/p}' "$0" >&2; exit 2;;
   esac
 done
@@ -102,7 +104,8 @@ programs() { # package, folder, programs
   done
   libraries "${@/#/$unpacked}" | grep 'not found' && die "$package: libraries are missing"
   for each in "$@"; do
-    cp "$unpacked$each" "$to/bin/"
+    # Some are applets of busybox, too: links.
+    cp --remove-destination "$unpacked$each" "$to/bin/"
   done
   libraries "${@/#/$unpacked}" | grep -o '/[^ :]*\.so[^ :]*' | sort -u | while read -r each; do
     case $each in
@@ -115,6 +118,21 @@ for set in ${sets[@]+"${sets[@]}"}; do
   more=$work/$set
   cp -a "$root" "$more"
   case $set in
+    io)
+      programs iputils-ping "$more" /bin/ping
+      mkdir -p "$out/io"
+      cp "$unpacked/bin/ping" "$out/io/"
+      for each in blocks streams; do
+        cc -O2 -static -s -o "$out/io/$each" "$here/guest/$each.c" || die "no static C compiler"
+        cp "$out/io/$each" "$more/bin/"
+      done
+      # What a guest finds on its disk, with the sums of it.
+      mkdir -p "$work/files"
+      for n in 1 2 3 4 5 6 7 8; do head -c $((n * 300000)) /dev/urandom >"$work/files/file.$n"; done
+      (cd "$work/files" && sha256sum file.* >SUMS)
+      command -v mke2fs >/dev/null || die "no mke2fs: install e2fsprogs"
+      rm -f "$out/io/files.img"
+      mke2fs -q -t ext4 -b 4096 -L siesta-files -d "$work/files" "$out/io/files.img" 48M >&2;;
     rt) programs rt-tests "$more" /usr/bin/cyclictest /usr/bin/hackbench;;
     stress) programs stress-ng "$more" /usr/bin/stress-ng;;
   esac

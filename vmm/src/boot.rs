@@ -38,9 +38,9 @@ use kernel::{KernelError, Start};
 use layout::{CMDLINE, CMDLINE_MOST, HIGH_MEMORY, MULTIBOOT_INFO, START_INFO, ZERO_PAGE};
 pub use registers::{StateError, set_entry_state, set_init_state, set_sipi_state};
 
-/// What Linux needs to be told to be seen and to end: messages go to the serial port, and a kernel that
-/// panics resets its machine at once instead of waiting for ever.
-pub const LINUX_CMDLINE: &str = "console=ttyS0 panic=-1";
+/// What Linux needs to be told to be seen and to end: messages go to the serial port, a kernel that
+/// panics resets its machine at once instead of waiting for ever, and none looks for a PCI bus.
+pub const LINUX_CMDLINE: &str = "console=ttyS0 panic=-1 pci=off";
 
 /// Why a guest cannot be booted.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,27 @@ check() {
   fi
 }
 
+# works NAME COMMAND...: 'ok' if the command's status is 0.
+works() {
+  name=$1
+  shift
+  if "$@" >/tmp/works 2>&1; then
+    echo "ok $name"
+  else
+    echo "not ok $name: status $? of $*"
+    tail -n 3 /tmp/works
+    failures=$((failures + 1))
+  fi
+}
+
+# word NAME DEFAULT: what siesta.NAME= on the kernel's command line says.
+word() {
+  for each in $(cat /proc/cmdline); do
+    case $each in siesta."$1"=*) echo "${each#*=}"; return;; esac
+  done
+  echo "$2"
+}
+
 # loc CPU: interrupts of that CPU's APIC timer, as the kernel counts them.
 loc() { awk -v n=$(($1 + 2)) '$1 == "LOC:" { print $n }' /proc/interrupts; }
 

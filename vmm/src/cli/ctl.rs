@@ -96,7 +96,7 @@ struct CreateArguments {
     /// Initial RAM disk, or module of a multiboot kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// The kernel's command line [default: nothing; for Linux: console=ttyS0 panic=-1]
+    /// The kernel's command line [default: nothing; for Linux: console=ttyS0 panic=-1 pci=off]
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// CPU features to add or to take away, by Linux's names: +rdrand,-avx2

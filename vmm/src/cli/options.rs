@@ -25,7 +25,7 @@ pub(super) struct GuestOptions {
     /// Memory of each VM: 64M, 2G; a plain number is MiB
     #[arg(long, default_value = "64M", value_parser = values::memory_size, value_name = "SIZE")]
     pub memory: u64,
-    /// The kernel's command line [default: nothing; in 'run', for Linux: console=ttyS0 panic=-1]
+    /// The kernel's command line [default: nothing; in 'run', for Linux: console=ttyS0 panic=-1 pci=off]
     #[arg(long, value_name = "TEXT")]
     pub cmdline: Option<String>,
     /// CPU features to add or to take away, by Linux's names: +rdrand,-avx2
