@@ -58,8 +58,8 @@ fi
 
 up() { { grep -l '^siesta-guest: up' "$work"/idle.* "$work/busy" 2>/dev/null || :; } | wc -l; }
 while [ "$(up)" -le "$guests" ]; do sleep 1; done
-# What a kernel puts off at boot is done by then.
-sleep 10
+# What a kernel puts off at boot is done by then, and each has told its count once.
+sleep 30
 
 # The interrupts that each idle guest had told of, and when, in guest time.
 told() { for each in "$work"/idle.*; do grep '^loc ' "$each" | tr -d '\r' | tail -n 1; done; }
@@ -67,6 +67,7 @@ told >"$work/before"
 echo 1 >$trace/tracing_on
 sleep "$secs"
 echo 0 >$trace/tracing_on
+sleep 22
 told >"$work/after"
 # Who served whom, for whoever wants to know more.
 [ "$mode" = qemu ] || "$siesta" stats --socket "$work/control" >&2 || :

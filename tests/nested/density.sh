@@ -39,7 +39,7 @@ count() { # trace file: what is counted, a line each
 }
 
 trace() { # mode
-  "$here/nested-host.sh" -t 180 -m 6144 -b 81920 \
+  "$here/nested-host.sh" -t 300 -m 6144 -b 81920 \
     -T sched:sched_wakeup,timer:hrtimer_expire_entry,power:cpu_idle -o "$out/trace.$1" \
     -- "$here/density-inside.sh" "$siesta" "$kernel/vmlinux" "$out/root.cpio" "$1" "$guests" "$secs" \
     >"$out/density.$1" 2>"$out/density.$1.err"

@@ -155,5 +155,32 @@ reboots() {
   works starts-has-no-errors e2fsck -fn "$work/starts.img"
 }
 
+# ------------------------------------------------------------------------- power
+# Ends with the status that it should, as `siesta run`.
+alone() { # name, status, options...
+  local name=$1 status=$2 got=0
+  shift 2
+  timeout 120 "$siesta" run --timers "$mode" --kernel "$kernel" --initrd "$out/root-io.cpio" --memory 192M \
+    --cmdline "$common siesta.modules=button,evdev,pvpanic,pvpanic-mmio siesta.run=/tests/power.sh siesta.power=$name" "$@" \
+    >"$work/$name" 2>&1 &
+  local vmm=$!
+  if [ "$name" = button ]; then
+    for _ in $(seq 600); do grep -q '^siesta-guest: waits' "$work/$name" && break; sleep 0.1; done
+    sleep 1
+    pkill -TERM -f -x "$siesta run .*siesta.power=button.*"
+  fi
+  wait $vmm || got=$?
+  if [ $got = "$status" ]; then good "$name-status-$status"
+  else bad "$name-status-$status" "$got: $(tail -n 3 "$work/$name")"; fi
+  show "$name"
+}
+power() {
+  alone reboot 0
+  alone panic 8
+  alone button 0 --shutdown-timeout 60
+  works button-was-seen grep -q '^siesta-guest: button' "$work/button"
+  alone freeze 0
+}
+
 for part in $parts; do "$part"; done
 exit "$failures"

@@ -1,11 +1,11 @@
 #!/bin/bash
-# io.sh - a stock Linux guest's virtio devices under load, and resets and power-offs
-# in the middle of it, in the emulated host.
+# io.sh - a stock Linux guest's virtio devices under load, power-off and resets in the
+# middle of it, and all ways to end and sleep, in the emulated host.
 #
 #   io.sh [-m MODES] [-p PARTS] [-f] [-t SECONDS] SIESTA OUTDIR
 #
 #   -m  'kernel thread migrate'
-#   -p  'devices inflight reboots' (the default), one or more
+#   -p  'devices inflight reboots power' (the default), one or more
 #   -f  all of it: 1 GiB each way through the socket, 20,000 block operations, floods of 10,000
 #       pings, 100 resets; without, a smaller dose of each
 #   -t  wall-clock limit of each part and mode (300; with -f 2400)
@@ -16,7 +16,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,/^set -eu/{/^#/p}' "$0" >&2; exit 2; }
-modes='kernel thread migrate' parts='devices inflight reboots' dose='16 2000 500 3' limit=
+modes='kernel thread migrate' parts='devices inflight reboots power' dose='16 2000 500 3' limit=
 while getopts 'm:p:ft:' o; do
   case $o in
     m) modes=$OPTARG;; p) parts=$OPTARG;; t) limit=$OPTARG;;

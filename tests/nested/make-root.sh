@@ -46,7 +46,7 @@ archive() { # folder, archive
 # In load order. What this kernel has built in, or not at all, is left out.
 modules='virtio_mmio virtio_blk failover net_failover virtio_net virtio-rng vsock
   vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport virtio_balloon
-  crc16 mbcache crc32c_generic libcrc32c jbd2 ext4 button'
+  crc16 mbcache crc32c_generic libcrc32c jbd2 ext4 button evdev pvpanic pvpanic-mmio'
 root=$work/root
 mkdir -p "$root"/{bin,dev,etc,mnt,modules,proc,run,sbin,sys,tests,tmp}
 busybox=$(command -v busybox) || die "no busybox: install busybox-static"

@@ -1,7 +1,7 @@
 //! What Linux makes of its timers, in each mode. The guests' own checks are in
 //! `tests/nested/guest/timers.sh` and `smp.sh`.
 
-use crate::host::{self, Guest};
+use crate::guests::{self, Guest};
 
 /// Ticks a second of the guests' kernel.
 const HZ: f64 = 250.0;
@@ -21,7 +21,7 @@ fn expect_same_count(guest: &Guest, vcpu: u32) {
 
 #[test]
 fn linux_runs_with_the_timers_in_the_kernel() {
-    let Some(guest) = host::guest("kernel") else { return };
+    let Some(guest) = guests::guest("kernel") else { return };
     guest.expect_success();
     assert_eq!(guest.fact("clockevent"), "lapic-deadline");
     assert_eq!(guest.timer_interrupts(0), 0, "KVM has the APIC: {guest:#?}");
@@ -29,7 +29,7 @@ fn linux_runs_with_the_timers_in_the_kernel() {
 
 #[test]
 fn linux_boots_as_it_is_shipped_with_each_timer_on_its_own_thread() {
-    let Some(guest) = host::guest("thread") else { return };
+    let Some(guest) = guests::guest("thread") else { return };
     guest.expect_success();
     assert_eq!(guest.fact("clockevent"), "lapic-deadline");
     expect_same_count(guest, 0);
@@ -37,7 +37,7 @@ fn linux_boots_as_it_is_shipped_with_each_timer_on_its_own_thread() {
 
 #[test]
 fn linux_runs_with_its_timers_in_the_hierarchy() {
-    let Some(guest) = host::guest("migrate") else { return };
+    let Some(guest) = guests::guest("migrate") else { return };
     guest.expect_success();
     assert_eq!(guest.fact("clockevent"), "lapic-deadline");
     expect_same_count(guest, 0);
@@ -46,7 +46,7 @@ fn linux_runs_with_its_timers_in_the_hierarchy() {
 
 #[test]
 fn linux_calibrates_the_apic_timer_where_there_is_no_deadline() {
-    let Some(guest) = host::guest("oneshot") else { return };
+    let Some(guest) = guests::guest("oneshot") else { return };
     guest.expect_success();
     assert_eq!(guest.fact("clockevent"), "lapic");
     expect_same_count(guest, 0);
@@ -57,7 +57,7 @@ fn linux_calibrates_the_apic_timer_where_there_is_no_deadline() {
 
 #[test]
 fn two_cpus_serve_each_other_and_one_goes_and_comes_back() {
-    let Some(guest) = host::guest("smp") else { return };
+    let Some(guest) = guests::guest("smp") else { return };
     guest.expect_success();
     assert_eq!(guest.fact("clockevent"), "lapic-deadline");
     expect_same_count(guest, 0);
@@ -70,7 +70,7 @@ fn two_cpus_serve_each_other_and_one_goes_and_comes_back() {
 
 #[test]
 fn host_that_stalls_on_a_change_of_thread_is_told_of() {
-    let (Some(auto), Some(thread)) = (host::guest("migrate"), host::guest("thread")) else {
+    let (Some(auto), Some(thread)) = (guests::guest("migrate"), guests::guest("thread")) else {
         return;
     };
     let warning = "running a vCPU on another thread takes";
@@ -82,7 +82,7 @@ fn host_that_stalls_on_a_change_of_thread_is_told_of() {
 
 #[test]
 fn cpu_features_that_were_taken_away_are_gone() {
-    let (Some(all), Some(less)) = (host::guest("migrate"), host::guest("thread")) else { return };
+    let (Some(all), Some(less)) = (guests::guest("migrate"), guests::guest("thread")) else { return };
     let has = |guest: &Guest, flag| guest.fact("cpu-flags").split(' ').any(|has| has == flag);
     for flag in ["aes", "pclmulqdq"] {
         assert!(has(all, flag), "{flag}: {all:#?}");
@@ -94,7 +94,7 @@ fn cpu_features_that_were_taken_away_are_gone() {
 #[test]
 fn no_register_that_linux_touches_is_unknown() {
     for name in ["thread", "migrate", "oneshot", "smp"] {
-        let Some(guest) = host::guest(name) else { return };
+        let Some(guest) = guests::guest(name) else { return };
         assert!(guest.output.contains(": 0 unknown MSRs"), "{guest:#?}");
     }
 }
