@@ -1,6 +1,6 @@
 #!/bin/bash
 # boot-times.sh - how long a stock Linux guest takes from the start of its VMM to
-# its first process, with siesta in each timer mode and with QEMU's microvm, on the
+# the first line of its init, with siesta in each timer mode and with QEMU's microvm, on the
 # same emulated host (or on this one, with -n).
 #
 #   boot-times.sh [-n] [-r ROUNDS] SIESTA
@@ -27,23 +27,22 @@ trap 'rm -rf "$root"' EXIT
 kernel=$("$here/make-root.sh" "$root")/vmlinux
 
 measure() { # printed as 'NAME SECONDS', by whichever machine runs this
-  cmdline='console=ttyS0 quiet mitigations=off nokaslr cryptomgr.notests=1'
+  cmdline='console=ttyS0 quiet pci=off mitigations=off nokaslr cryptomgr.notests=1'
   boot() {
-    local name=$1 began ended
+    local name=$1 began up=
     shift
+    mkfifo /tmp/boot-times.out
     began=$(date +%s%N)
-    if timeout 100 "$@" </dev/null >/tmp/boot-times.out 2>&1 &&
-      grep -q 'siesta-guest: status 0' /tmp/boot-times.out; then
-      ended=$(date +%s%N)
-      echo "$name $(((ended - began) / 1000000))"
-    else
-      echo "$name failed"
-    fi
+    timeout 100 "$@" </dev/null >/tmp/boot-times.out 2>&1 &
+    up=$(grep -m 1 -q '^siesta-guest: up' && date +%s%N && cat >/dev/null) </tmp/boot-times.out || :
+    wait $! || up=
+    rm /tmp/boot-times.out
+    if [ -n "$up" ]; then echo "$name $(((up - began) / 1000000))"; else echo "$name failed"; fi
   }
   for _ in $(seq "$rounds"); do
     for mode in kernel thread migrate; do
       boot "siesta-$mode" "$siesta" run --kernel "$kernel" --initrd "$root/root.cpio" \
-        --memory 256M --timers $mode --cmdline "$cmdline pci=off"
+        --memory 256M --timers $mode --cmdline "$cmdline"
     done
     for pit in off on; do
       boot "qemu-microvm-pit-$pit" qemu-system-x86_64 -M "microvm,pit=$pit" -accel kvm \

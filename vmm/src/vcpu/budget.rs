@@ -223,6 +223,14 @@ impl Turns {
     }
 }
 
+/// When a borrowed run ends for the sake of the borrower's own timer, which is due at `own`: it may be as late as any
+/// other timer may be that this thread looks after. A handler that is half done ends sooner than another thread
+/// begins, and to hand it over costs that thread's wakeup.
+#[must_use]
+pub fn cut_for_own_timer(own: Option<u64>, patience_ns: u64) -> Option<u64> {
+    own.map(|at| at.saturating_add(patience_ns))
+}
+
 /// How long the own guest's turn is.
 const LEAST_TURN_NS: u64 = 50_000;
 
@@ -368,6 +376,16 @@ mod tests {
         assert!(!turns.own_wants(true, 800_000, 600_000));
         assert!(!turns.own_wants(false, 900_000, 600_000));
         assert!(!turns.own_wants(true, 1_600_000, 600_000), "it halted in between");
+    }
+
+    #[test]
+    fn own_timer_waits_for_a_borrowed_run_no_longer_than_others_may() {
+        let (due, patience) = (Some(1_000_000), 500_000);
+        let cut = cut_for_own_timer(due, patience).expect("it has a timer");
+        assert!(cut > 1_100_000, "a run that is about to end when the timer is due is not cut");
+        assert!(cut <= 1_500_000, "one that goes on is");
+        assert_eq!(cut_for_own_timer(None, patience), None);
+        assert_eq!(cut_for_own_timer(Some(u64::MAX - 1), patience), Some(u64::MAX));
     }
 
     #[test]

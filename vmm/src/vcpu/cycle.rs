@@ -24,7 +24,7 @@ pub(super) enum Role {
     Borrowed {
         /// The run ends here, or a little later.
         limit: u64,
-        /// The next timer of the thread's own vCPU: the run ends at the next exit after it.
+        /// The thread's own vCPU has to have its next timer by then: the run ends.
         own: Option<u64>,
     },
 }

@@ -5,13 +5,15 @@
 //! vCPU is run or how the hierarchy finds who is due.
 //!
 //! Borrowed runs never nest, no lock is held during one, and the borrower's own vCPU comes first:
-//! the run ends at the next exit when its word asks for attention or its own timer is due.
+//! the run ends at the next exit when its word asks for attention, or when its own timer is later than
+//! timers may be; nobody else is served once that is due.
 
 use std::mem;
 
 use crossbeam_epoch::{self as epoch, Guard};
 use tmigr::{Expire, Expired, Next, Notice, Slot};
 
+use super::budget::cut_for_own_timer;
 use super::cycle::{self, Leave, Role};
 use super::home::Worker;
 use super::{Held, Post, Stats, Vcpu};
@@ -128,8 +130,10 @@ impl<'g> Duty<'_, '_, 'g> {
     fn serve(&mut self, mut held: Held<'g>, bad: bool) -> Expired {
         let began = clock::now_ns();
         held.vcpu.lateness.taken(held.vcpu.expiry(), began);
-        let limit = began.saturating_add(self.w.domain.policy.borrow_limit_ns);
-        let role = Role::Borrowed { limit, own: self.own_deadline };
+        let policy = &self.w.domain.policy;
+        let limit = began.saturating_add(policy.borrow_limit_ns);
+        let own = cut_for_own_timer(self.own_deadline, policy.patience_ns());
+        let role = Role::Borrowed { limit, own };
         let leave = cycle::run(self.w, &mut held, role);
         let ended = clock::now_ns();
         let spent = ended.saturating_sub(began);
