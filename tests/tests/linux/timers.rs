@@ -82,7 +82,9 @@ fn host_that_stalls_on_a_change_of_thread_is_told_of() {
 
 #[test]
 fn cpu_features_that_were_taken_away_are_gone() {
-    let (Some(all), Some(less)) = (guests::guest("migrate"), guests::guest("thread")) else { return };
+    let (Some(all), Some(less)) = (guests::guest("migrate"), guests::guest("thread")) else {
+        return;
+    };
     let has = |guest: &Guest, flag| guest.fact("cpu-flags").split(' ').any(|has| has == flag);
     for flag in ["aes", "pclmulqdq"] {
         assert!(has(all, flag), "{flag}: {all:#?}");
