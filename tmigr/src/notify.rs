@@ -113,6 +113,13 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         some_unless_never(if state.idle() { state.wakeup() } else { self.duty(place) })
     }
 
+    /// What the slot would be responsible for if it became active now, in nanoseconds. It may be outdated by
+    /// the time it is looked at.
+    #[must_use]
+    pub fn prospect(&self, slot: Slot) -> Option<u64> {
+        some_unless_never(self.duty(self.state(slot)?.place()?))
+    }
+
     /// Whether some slot in the tree of this one is active, so that it is migrator at the top, and the
     /// wakeups of idle slots are void. It may be outdated by the time it is looked at.
     #[must_use]

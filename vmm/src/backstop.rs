@@ -28,8 +28,8 @@ use std::thread::{self, JoinHandle};
 use tmigr::Hierarchy;
 
 use crate::clock;
-use crate::domain::Domain;
-use crate::vcpu::{Post, State, Stats, Vcpu, earlier};
+use crate::domain::{Domain, Policy};
+use crate::vcpu::{Place, Post, State, Stats, Vcpu, earlier};
 
 /// How much later than its duty and the lateness goal a migrator's timer is set. A later push moves it
 /// by as much at once, so that it costs a system call 125 times a second at most.
@@ -87,12 +87,17 @@ impl Backstop {
 impl Drop for Backstop {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // SAFETY: plain system call; the thread lives until it is joined.
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.tid, signal_number()) };
+        call(self.tid);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
+}
+
+/// Makes the thread look at all domains.
+pub fn call(tid: i32) {
+    // SAFETY: plain system call; a thread that is gone gives ESRCH.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal_number()) };
 }
 
 /// Blocks the signal for this thread, so that it is waited for.
@@ -131,9 +136,11 @@ impl Watch {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
-            let domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // Not a copy of them: whoever is stopped may have the allocator's lock.
+            let domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
             let looks = domains.iter().filter_map(Weak::upgrade).map(|domain| look(&domain));
             let next = looks.flatten().min();
+            drop(domains);
             let now = clock::now_ns();
             limit =
                 next.map(|at| at.saturating_sub(now).clamp(SHORTEST_SLEEP_NS, LONGEST_SLEEP_NS));
@@ -141,32 +148,50 @@ impl Watch {
     }
 }
 
-/// Wakes who is due in a domain with an overdue migrator. Answers when to look again; `None`: no
-/// migrator is overdue.
+/// Looks at a domain: is somebody missed, then wakes whoever is due. Answers when to look again; `None`:
+/// nobody is missed.
 fn look(domain: &Domain) -> Option<u64> {
     let hierarchy = domain.hierarchy()?;
     let now = clock::now_ns();
     let patience = domain.policy.patience_ns();
-    let (mut overdue, mut next) = (false, None);
-    domain.for_each_vcpu(|vcpu| match judge(hierarchy, vcpu, patience, now) {
+    let mut next = None;
+    if domain.is_stalled() && !domain.recover() {
+        next = Some(now + LONGEST_SLEEP_NS);
+    }
+    let mut sleeper = None;
+    domain.for_each_vcpu(|vcpu| match judge(hierarchy, vcpu, &domain.policy, now) {
         Verdict::Fine => {}
         Verdict::LookAgain(at) => next = earlier(next, Some(at)),
-        Verdict::Overdue => {
-            overdue = true;
+        Verdict::Overdue { asleep } => {
+            next = earlier(next, Some(now + LONGEST_SLEEP_NS));
+            sleeper = Some(vcpu.slot).filter(|_| asleep).or(sleeper);
             Stats::add(&vcpu.stats.overdue, 1);
         }
     });
-    if !overdue {
-        return next;
-    }
-    // As long as it is overdue, others may become due at any time.
-    let mut next = u64::MAX;
-    domain.for_each_vcpu(|vcpu| {
-        if let Some(later) = wake_if_due(domain, vcpu, patience, now) {
-            next = next.min(later);
+    // As long as somebody is missed, others may become due at any time.
+    next?;
+    let (mut woken, mut left_alone) = (false, false);
+    domain.for_each_vcpu(|vcpu| match find(vcpu, patience, now) {
+        Found::Nothing => {}
+        Found::DueAt(at) => next = earlier(next, Some(at)),
+        // Its own thread is the one that does not come; on another's it can run.
+        Found::Due if sleeper == Some(vcpu.slot) => left_alone = true,
+        Found::Due => {
+            woken = true;
+            Stats::add(&vcpu.stats.rescued, 1);
+            domain.post(vcpu, Post::Interrupt);
+        }
+        Found::NotWoken => {
+            if vcpu.thread.wake() {
+                woken = true;
+                Stats::add(&vcpu.stats.rescued, 1);
+            }
         }
     });
-    Some(next)
+    if let Some(slot) = sleeper.filter(|_| left_alone && !woken) {
+        domain.summon(slot, None);
+    }
+    next
 }
 
 /// What becomes of a thread that said by when it would have done its duty.
@@ -174,39 +199,70 @@ fn look(domain: &Domain) -> Option<u64> {
 enum Verdict {
     /// It has no duty, or its timer will tell.
     Fine,
-    /// It did its duty and has not set its timer anew, which it may not live to do.
+    /// It did its duty and has not set its timer anew, which it may not live to do; or it has a duty for
+    /// which no timer is set.
     LookAgain(u64),
-    Overdue,
+    /// It did not do its duty: in host code or a guest, or `asleep` beyond its time-out.
+    Overdue { asleep: bool },
 }
 
-fn judge(hierarchy: &Hierarchy, vcpu: &Vcpu, patience: u64, now: u64) -> Verdict {
-    let said = vcpu.thread.back_by();
-    if said > now {
+fn judge(hierarchy: &Hierarchy, vcpu: &Vcpu, policy: &Policy, now: u64) -> Verdict {
+    if vcpu.word.load().state() == State::Stopped {
         return Verdict::Fine;
     }
     let slot = vcpu.slot;
+    let asleep = vcpu.thread.place() == Place::Asleep;
+    let said = vcpu.watch.back_by();
     // Others may have taken the duty over, of which a thread that sleeps is not told.
     let void = hierarchy.is_idle(slot) && hierarchy.anybody_active(slot);
-    match hierarchy.peek_responsibility(slot).filter(|_| !void) {
-        None => {
-            vcpu.thread.drop_back_by(said);
+    let duty = hierarchy.peek_responsibility(slot).filter(|_| !void);
+    weigh(said, duty, asleep, policy, now, || vcpu.watch.forget(said))
+}
+
+/// `forget`: what was said is void.
+fn weigh(
+    said: u64,
+    duty: Option<u64>,
+    asleep: bool,
+    policy: &Policy,
+    now: u64,
+    forget: impl FnOnce(),
+) -> Verdict {
+    let soon = now.saturating_add(LONGEST_SLEEP_NS);
+    match duty {
+        // It is about to set the timer, or was stopped before it did.
+        Some(at) if said > now && said > policy.missed_at(at) => Verdict::LookAgain(soon),
+        _ if said > now => Verdict::Fine,
+        Some(at) if at.saturating_add(policy.patience_ns()) <= now => Verdict::Overdue { asleep },
+        Some(at) if asleep => Verdict::LookAgain(at.saturating_add(policy.patience_ns())),
+        None if asleep => {
+            forget();
             Verdict::Fine
         }
-        Some(at) if at.saturating_add(patience) <= now => Verdict::Overdue,
-        Some(at) => Verdict::LookAgain(at.saturating_add(patience)),
+        // Awake, it would have said something else by now, whatever has become of what it was to do: it
+        // may have taken that from the hierarchy, or left it, and have gone no further.
+        _ => Verdict::LookAgain(soon),
     }
 }
 
-/// Answers when a parked vCPU that is not due will be.
-fn wake_if_due(domain: &Domain, vcpu: &Vcpu, patience: u64, now: u64) -> Option<u64> {
-    if vcpu.word.load().state() != State::Parked {
-        return None;
+/// What a look at a vCPU found.
+enum Found {
+    Nothing,
+    /// It is parked, and due at this time.
+    DueAt(u64),
+    Due,
+    /// Its thread is to take it and sleeps: whoever made it so may not have come to wake it.
+    NotWoken,
+}
+
+fn find(vcpu: &Vcpu, patience: u64, now: u64) -> Found {
+    match vcpu.word.load().state() {
+        State::Waking => Found::NotWoken,
+        State::Parked => match vcpu.expiry().map(|at| at.saturating_add(patience)) {
+            Some(at) if at <= now => Found::Due,
+            Some(at) => Found::DueAt(at),
+            None => Found::Nothing,
+        },
+        _ => Found::Nothing,
     }
-    let at = vcpu.expiry()?.saturating_add(patience);
-    if at > now {
-        return Some(at);
-    }
-    Stats::add(&vcpu.stats.rescued, 1);
-    domain.post(vcpu, Post::Interrupt);
-    None
 }

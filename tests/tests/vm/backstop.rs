@@ -5,10 +5,14 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use siesta_tests::tracer::{StoppedThread, thread_of};
+use siesta_tests::tracer::{StoppedThread, code_of, thread_of};
 use siesta_tests::{PATIENCE, Running, command, figures, needs_kvm, siesta};
 
 const TICKING: usize = 8;
+/// A guest that has not ticked for so long, 300 of its periods, stands still.
+const STANDS: Duration = Duration::from_secs(3);
+/// In so many instructions a migrator that is looked at one by one serves somebody.
+const INSTRUCTIONS: u64 = 2_000_000;
 
 struct Served {
     folder: tempfile::TempDir,
@@ -52,6 +56,41 @@ impl Served {
         let count = TICKING.to_string();
         let more = ["--count", &count, "--serial", serial];
         assert_eq!(self.ctl(&[&create[..], &more].concat()).0, 0);
+    }
+
+    /// Guests that tick until they are ended.
+    fn tick_for_ever(&self, count: usize) {
+        let count = count.to_string();
+        let create = ["create", "--image", "tick", "--cmdline", "hz=100", "--name", "t"];
+        assert_eq!(self.ctl(&[&create[..], &["--count", &count]].concat()).0, 0);
+    }
+
+    /// The ticks of all guests but the busy one so far; `None`: it is held by another's thread.
+    fn ticks(&self) -> Vec<(String, Option<u64>)> {
+        let vms = self.vms();
+        let of = |vm: &serde_json::Value| {
+            let vcpu = &vm["vcpus"][0];
+            let ticks = vcpu["timer_interrupts"].as_u64().filter(|_| vcpu["state"] != "borrowed");
+            (vm["vm"].as_str().expect("a name").to_string(), ticks)
+        };
+        vms.iter().map(of).filter(|(name, _)| name != "busy").collect()
+    }
+
+    /// The guests that do not tick although nobody holds them. `borrowed`: they may be held by the
+    /// stopped thread.
+    fn standing(&self) -> Vec<String> {
+        let began = Instant::now();
+        let before = self.ticks();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.ticks();
+            let pairs = before.iter().zip(&now);
+            let still = pairs.filter(|(a, b)| a.1.is_some() && a.1 == b.1);
+            let still: Vec<_> = still.map(|(a, _)| a.0.clone()).collect();
+            if still.is_empty() || began.elapsed() > STANDS {
+                return still;
+            }
+        }
     }
 
     fn vms(&self) -> Vec<serde_json::Value> {
@@ -150,4 +189,39 @@ fn timers_of_a_stopped_migrator_are_served_by_others_and_it_comes_back() {
     served.until("it does not come back", || served.counter(0, "inline") > inline + 3);
     assert_eq!(served.ctl(&["quit"]).0, 0);
     let _ = served.process.wait().expect(0);
+}
+
+/// Whatever the migrator has done last: others see what it does by its atomic instructions, so it is
+/// stopped behind one after the other.
+#[test]
+fn timers_are_served_wherever_the_migrator_was_stopped() {
+    needs_kvm!();
+    let stops = std::env::var("STOPS").ok().and_then(|stops| stops.parse().ok()).unwrap_or(40_u64);
+    let mut standing = Vec::new();
+    for guests in [1, TICKING] {
+        let served = Served::start();
+        assert_eq!(served.ctl(&["create", "--image", "busy", "--name", "busy"]).0, 0);
+        served.tick_for_ever(guests);
+        let pid = served.process.pid();
+        let code = code_of(pid).expect("a program has code");
+        let tid = thread_of(pid, "busy/0").expect("its thread");
+        for stop in 0..stops {
+            let inline = served.counter(0, "inline");
+            served.until("the busy one serves nobody", || served.counter(0, "inline") > inline);
+            let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+            let mut at = 0;
+            for _ in 0..=stop {
+                at = stopped.to_next_atomic(&code, INSTRUCTIONS).expect("it goes on");
+            }
+            let still = served.standing();
+            if !still.is_empty() {
+                standing
+                    .push(format!("{:#x}, stop {stop}: {still:?} of {guests}", at - code.start));
+                println!("{}", standing.last().expect("one"));
+            }
+        }
+        assert_eq!(served.ctl(&["quit"]).0, 0);
+        let _ = served.process.wait().expect(0);
+    }
+    assert!(standing.is_empty(), "{standing:#?}");
 }

@@ -14,7 +14,7 @@ use tmigr::{Expire, Expired, Next, Notice, Slot};
 
 use super::cycle::{self, Leave, Role};
 use super::home::Worker;
-use super::{Held, Post, Stats, Vcpu};
+use super::{Held, Post, State, Stats, Vcpu};
 use crate::clock;
 
 /// How a served vCPU is given up when the pass re-queues it.
@@ -43,20 +43,18 @@ impl<'a> Worker<'a> {
     #[must_use]
     pub(super) fn duty_calls(&self, now: u64) -> bool {
         self.member
-            && self
-                .domain
-                .hierarchy()
-                .is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
+            && self.domain.sound().is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
     }
 
     /// Serves whoever is due, if it falls to this thread and is not the own guest's turn. `held` is
     /// the thread's own vCPU. Answers whether time has passed.
     pub(super) fn duty(&mut self, held: &Held<'_>) -> bool {
-        let Some(hierarchy) = self.domain.hierarchy() else { return false };
+        let Some(hierarchy) = self.domain.sound() else { return false };
         let limit = self.domain.policy.borrow_limit_ns;
         let started = clock::now_ns();
         self.rejoin_when_due(started);
         self.settle_membership();
+        self.become_active(hierarchy);
         let own_runs = self.turns.own_wants(held.runnable(), started, limit);
         self.set_busy(own_runs);
         if !held.runnable() {
@@ -87,6 +85,10 @@ impl<'a> Worker<'a> {
             };
             let pass = hierarchy.handle_remote(duty.w.vcpu.slot, now, &mut duty);
             duty.flush_wake();
+            if pass.stuck {
+                self.domain.stall();
+                return true;
+            }
             if duty.exhausted && self.relieve() {
                 return true;
             }
@@ -120,8 +122,17 @@ impl<'g> Duty<'_, '_, 'g> {
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
     fn hand_over(&mut self, vcpu: &'g Vcpu) -> Expired {
         Stats::add(&self.w.vcpu.stats.handed_off, 1);
-        self.w.domain.post(vcpu, Post::Interrupt);
+        self.call(vcpu);
         Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
+    }
+
+    /// Makes whoever has the vCPU, or is to have it, look at its timers.
+    fn call(&self, vcpu: &'g Vcpu) {
+        self.w.domain.post(vcpu, Post::Interrupt);
+        // Whoever made it so may have been stopped before it woke the thread.
+        if vcpu.word.load().state() == State::Waking {
+            vcpu.thread.wake();
+        }
     }
 
     /// `bad`: the run is one of those that count against the vCPU.
@@ -179,7 +190,7 @@ impl Expire for Duty<'_, '_, '_> {
         let late = waited > policy.patience_ns();
         let Some(mut held) = vcpu.borrow(self.w.vcpu.slot) else {
             // Somebody has it and is made to look at its own timers before it can park.
-            self.w.domain.post(vcpu, Post::Interrupt);
+            self.call(vcpu);
             return Expired { next: Next::Foreign, stop: self.own_vcpu_calls() };
         };
         let often = held.service.too_often(now, vcpu.vm.limits.min_timer_period_ns);
@@ -211,6 +222,16 @@ impl Expire for Duty<'_, '_, '_> {
                 self.wake = Some(held.vcpu);
                 held.hand_off();
             }
+        }
+    }
+
+    /// Its own thread looks after what could not be queued.
+    fn abandon(&mut self, _slot: Slot) {
+        if let Ending::Park(held) | Ending::HandOff(held) =
+            mem::replace(&mut self.ending, Ending::None)
+        {
+            self.wake = Some(held.vcpu);
+            held.hand_off();
         }
     }
 
