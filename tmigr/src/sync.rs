@@ -38,6 +38,10 @@ pub(crate) fn lock_within<'a, T>(
 ) -> Option<MutexGuard<'a, T>> {
     #[cfg(all(test, not(loom)))]
     crate::tests::steps::before_lock(|| mutex.try_lock().is_ok());
+    #[cfg(all(test, not(loom)))]
+    if crate::tests::stuck::fails() {
+        return None;
+    }
     #[cfg(not(loom))]
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
