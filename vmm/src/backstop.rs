@@ -155,7 +155,7 @@ fn look(domain: &Domain) -> Option<u64> {
     let now = clock::now_ns();
     let patience = domain.policy.patience_ns();
     let mut next = None;
-    if domain.is_stalled() && !domain.recover() {
+    if !domain.recover() {
         next = Some(now + LONGEST_SLEEP_NS);
     }
     let mut sleeper = None;
@@ -182,7 +182,7 @@ fn look(domain: &Domain) -> Option<u64> {
             domain.post(vcpu, Post::Interrupt);
         }
         Found::NotWoken => {
-            if vcpu.thread.wake() {
+            if vcpu.thread.rouse() {
                 woken = true;
                 Stats::add(&vcpu.stats.rescued, 1);
             }
@@ -264,5 +264,61 @@ fn find(vcpu: &Vcpu, patience: u64, now: u64) -> Found {
             None => Found::Nothing,
         },
         _ => Found::Nothing,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::domain::TimerMode;
+
+    const NOW: u64 = 10_000_000_000;
+
+    fn verdict(said: u64, duty: Option<u64>, asleep: bool) -> (Verdict, bool) {
+        let policy = Policy::unmeasured(TimerMode::Migrate);
+        let mut forgotten = false;
+        let verdict = weigh(said, duty, asleep, &policy, NOW, || forgotten = true);
+        (verdict, forgotten)
+    }
+
+    fn soon() -> Verdict {
+        Verdict::LookAgain(NOW + LONGEST_SLEEP_NS)
+    }
+
+    #[test]
+    fn thread_that_is_not_missed_is_fine_whether_it_sleeps_or_not() {
+        for asleep in [false, true] {
+            assert_eq!(verdict(u64::MAX, None, asleep), (Verdict::Fine, false));
+            assert_eq!(verdict(NOW + 1, Some(NOW), asleep), (Verdict::Fine, false));
+            assert_eq!(verdict(NOW + 1, Some(NOW - 9_000_000), asleep), (Verdict::Fine, false));
+        }
+    }
+
+    #[test]
+    fn thread_without_a_timer_for_what_it_is_to_do_is_looked_at_again() {
+        assert_eq!(verdict(u64::MAX, Some(NOW + 5), false), (soon(), false));
+        assert_eq!(verdict(NOW + 20_000_000, Some(NOW - 20_000_000), false), (soon(), false));
+    }
+
+    #[test]
+    fn thread_that_is_awake_and_silent_is_suspect_even_with_nothing_left_to_do() {
+        assert_eq!(verdict(NOW, None, false), (soon(), false));
+        assert_eq!(verdict(NOW - 1, Some(NOW + 1_000_000_000), false), (soon(), false));
+    }
+
+    #[test]
+    fn sleeper_whose_duty_is_void_is_forgotten_and_one_with_a_later_duty_waited_for() {
+        assert_eq!(verdict(NOW - 1, None, true), (Verdict::Fine, true));
+        let patience = Policy::unmeasured(TimerMode::Migrate).patience_ns();
+        let later = Verdict::LookAgain(NOW + 7 + patience);
+        assert_eq!(verdict(NOW - 1, Some(NOW + 7), true), (later, false));
+    }
+
+    #[test]
+    fn duty_that_was_not_done_is_overdue() {
+        for asleep in [false, true] {
+            let overdue = Verdict::Overdue { asleep };
+            assert_eq!(verdict(NOW, Some(NOW - 9_000_000), asleep), (overdue, false));
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 mod stall;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -130,10 +130,13 @@ pub enum DomainError {
 /// The slot that belongs to no vCPU: preparing others needs an active one (see `tmigr`).
 const HOUSEKEEPER: Slot = Slot(0);
 
+/// So often a slot that some pass has is looked at before it is left to the backstop.
+const PASS_PATIENCE: u32 = 1_000;
+
 /// Slots that are not in use, where there is no hierarchy to hand them out.
 struct Free {
     given_up: Vec<Slot>,
-    /// To be given up when the hierarchy answers again.
+    /// To be given up when the hierarchy answers again, or the pass that has them has ended.
     leaving: Vec<Slot>,
     /// All slots below this one were handed out at some time.
     fresh: u32,
@@ -160,6 +163,10 @@ pub struct Domain {
     backstop: OnceLock<i32>,
     /// The hierarchy cannot be relied on. See `stall`.
     stalled: AtomicBool,
+    /// How often that was so. Relaxed: a figure.
+    stalls: AtomicU64,
+    /// Some slots of `free` are still to be given up. Written under its lock; relaxed: a hint.
+    leaving: AtomicBool,
 }
 
 impl Domain {
@@ -186,6 +193,8 @@ impl Domain {
             helper: AtomicU32::new(1),
             backstop: OnceLock::new(),
             stalled: AtomicBool::new(false),
+            stalls: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
         })
     }
 
@@ -258,36 +267,41 @@ impl Domain {
                     self.summon(HOUSEKEEPER, left.first);
                 }
             }
-            Err(SlotError::Stuck) => self.stall(),
+            Err(SlotError::Stuck) => self.leave_housekeeper_active(),
             Err(error) => return Err(DomainError::Housekeeper(error)),
         }
         outcome
     }
 
+    /// Gives a slot up, or leaves it to the backstop to do so.
     fn give_up(&self, hierarchy: &Hierarchy, slot: Slot) {
-        loop {
-            match hierarchy.give_up(slot) {
-                Ok(left) => {
-                    self.spread(left.notices);
-                    if left.trigger.is_some() {
-                        self.summon(slot, left.trigger);
-                    }
-                    return;
-                }
-                Err(SlotError::Stuck) => {
-                    let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-                    free.leaving.push(slot);
-                    drop(free);
-                    return self.stall();
-                }
-                // Another thread's pass has the slot; it gives it up with the end of that expiry.
-                Err(SlotError::Remote(_)) => thread::yield_now(),
-                Err(error) => {
-                    tracing::error!(slot = slot.0, %error, "cannot give up a slot");
-                    return;
+        for _ in 0..PASS_PATIENCE {
+            if self.try_to_give_up(hierarchy, slot) {
+                return;
+            }
+            thread::yield_now();
+        }
+        self.leave_to_backstop(slot);
+    }
+
+    /// `false`: it cannot be done now.
+    fn try_to_give_up(&self, hierarchy: &Hierarchy, slot: Slot) -> bool {
+        match hierarchy.give_up(slot) {
+            Ok(left) => {
+                self.spread(left.notices);
+                if left.trigger.is_some() {
+                    self.summon(slot, left.trigger);
                 }
             }
+            // Another thread's pass has the slot; it gives it up with the end of that expiry.
+            Err(SlotError::Remote(_)) => return false,
+            Err(SlotError::Stuck) => {
+                self.stall();
+                return false;
+            }
+            Err(error) => tracing::error!(slot = slot.0, %error, "cannot give up a slot"),
         }
+        true
     }
 
     /// The hierarchy, in mode `migrate`.

@@ -131,7 +131,7 @@ impl<'g> Duty<'_, '_, 'g> {
         self.w.domain.post(vcpu, Post::Interrupt);
         // Whoever made it so may have been stopped before it woke the thread.
         if vcpu.word.load().state() == State::Waking {
-            vcpu.thread.wake();
+            vcpu.thread.rouse();
         }
     }
 

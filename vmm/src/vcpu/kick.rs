@@ -208,11 +208,24 @@ impl ThreadState {
     /// Wakes the thread if it sleeps in [`ThreadState::sleep`], or lets its next sleep return at
     /// once. Answers whether it slept.
     pub fn wake(&self) -> bool {
-        if !self.futex.wake() {
-            return false;
+        let slept = self.futex.wake();
+        if slept {
+            self.wake_futex();
         }
+        slept
+    }
+
+    /// The same for a thread that somebody may have begun to wake and was stopped: the word says that it
+    /// is awake then, and it sleeps on in the kernel. Answers whether it slept.
+    pub fn rouse(&self) -> bool {
+        let _ = self.futex.wake();
+        self.wake_futex()
+    }
+
+    /// Answers whether anybody slept.
+    fn wake_futex(&self) -> bool {
         // SAFETY: the futex word outlives the call; FUTEX_WAKE takes no further pointer.
-        unsafe {
+        let woken = unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.futex.as_ptr(),
@@ -220,7 +233,7 @@ impl ThreadState {
                 1,
             )
         };
-        true
+        woken > 0
     }
 
     /// Sleeps until woken or until `deadline` (host monotonic nanoseconds; `None`: no time-out).
