@@ -1,20 +1,34 @@
 //! Timers whose migrator does not come: stopped by a tracer, or left without a CPU.
 //!
-//! Owns one thread that sleeps until a migrator is overdue. Each migrator has a host timer that it
-//! pushes ahead while it works, so that this thread is not woken; the timer signals this thread, not
-//! the migrator, and so does not depend on it. Must not know how vCPUs are served: it wakes the home
-//! threads of those that are due, and goes on doing so until the migrator shows itself.
+//! Owns one thread that sleeps until a migrator is missed. Each migrator has a host timer that it pushes
+//! ahead while it works, so that this thread is not woken; the timer signals this thread, not the migrator,
+//! and so does not depend on it. Whoever leaves something to a migrator sets its timer for it, and one that
+//! gives its duty away lets its own run until somebody else is missed instead (`vcpu::watch`). Must not know
+//! how vCPUs are served: it wakes the home threads of those that are due, and goes on looking until nobody is
+//! missed.
 //!
 //! | variable | writer | reader | ordering |
 //! |---|---|---|---|
-//! | `ThreadState::back_by` | the migrator's thread | this thread | relaxed: what comes late is seen by the next look |
+//! | `Vcpu::watch` | see there | this thread | what comes late is seen by the next look |
 //! | `Vcpu::expiry` | the vCPU's holder, before it parks | this thread | release/acquire; parking, and the run word, decide who looks after it |
 //! | `stop` | the fleet, before it signals | this thread | release/acquire |
 //! | `domains` | the fleet, under its lock | this thread, under the same | the lock |
 //!
-//! What it can't do: a thread that is stopped in the few nanoseconds in which it holds a lock of the
-//! hierarchy keeps all of its group from being served. And what the stopped thread runs itself, its
-//! own vCPU or a borrowed one, waits for it.
+//! Where a thread may be stopped, and who sees to the timers of others then:
+//!
+//! | stopped | others' timers |
+//! |---|---|
+//! | in its guest, or in host code with nothing begun | it is missed at its duty; parked vCPUs that are due are woken |
+//! | with a vCPU's event taken from the hierarchy, or its duty given up and not yet taken by another | the same: awake, it has not said anything else, whatever the hierarchy says |
+//! | with its slot active, or the role passed on, and nobody told | the same: its timer, or that of the other, was set before |
+//! | having made a vCPU `Waking`, before or while it wakes the thread | the thread is woken by this one, or by the migrator that finds the vCPU so |
+//! | with a lock of the hierarchy | nobody waits for that for longer than a millisecond; then all do without (`domain::stall`) |
+//! | asleep as keeper | somebody else is made migrator, who also serves its own vCPU |
+//!
+//! What it can't do: what the stopped thread runs itself, its own vCPU or a borrowed one, waits for it. Other
+//! vCPUs of the same VM may need the lock of the VM's chipset, of one of its devices or of the log that it was
+//! stopped with. And two threads at work at the same moment, one of which is stopped for good between two
+//! instructions of its talk with the other, may leave a timer to the next look that somebody is missed.
 
 #![allow(unsafe_code)] // sigtimedwait and tgkill
 
