@@ -304,7 +304,7 @@ mod tests {
         for asleep in [false, true] {
             assert_eq!(verdict(u64::MAX, None, asleep), (Verdict::Fine, false));
             assert_eq!(verdict(NOW + 1, Some(NOW), asleep), (Verdict::Fine, false));
-            assert_eq!(verdict(NOW + 1, Some(NOW - 9_000_000), asleep), (Verdict::Fine, false));
+            assert_eq!(verdict(NOW + 1, Some(NOW - 8_000_000), asleep), (Verdict::Fine, false));
         }
     }
 
