@@ -72,9 +72,16 @@ impl Worker<'_> {
     /// This slot is about to become active: what falls to it then is nobody else's any more, so the
     /// thread is missed at it from now on.
     pub(super) fn foresee(&self, hierarchy: &Hierarchy) {
-        if let (Some(tid), Some(at)) = (self.domain.backstop(), hierarchy.prospect(self.vcpu.slot))
-        {
-            self.vcpu.watch.expect(self.domain.policy.missed_at(at), tid);
+        let Some(tid) = self.domain.backstop() else { return };
+        let (slot, policy) = (self.vcpu.slot, &self.domain.policy);
+        if let Some(at) = hierarchy.prospect(slot) {
+            self.vcpu.watch.expect(policy.missed_at(at), tid);
+        }
+        // What it was responsible for the last time, and says nothing for any more, shall not keep others
+        // from telling it.
+        let said = self.vcpu.watch.back_by();
+        if hierarchy.known(slot).is_some_and(|known| policy.missed_at(known) < said) {
+            hierarchy.forget_known(slot);
         }
     }
 
