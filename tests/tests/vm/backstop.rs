@@ -149,6 +149,13 @@ impl Served {
         groups.iter().any(|group| group["migrator"]["vm"] == name)
     }
 
+    /// While nobody is active: the VM whose thread is to come back.
+    fn keeper(&self) -> Option<String> {
+        let (_, answer) = self.ctl(&["stats", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        answer["stats"]["hierarchies"][0]["keeper"]["vm"].as_str().map(str::to_owned)
+    }
+
     /// All ticking guests have ended by themselves, each with all its ticks.
     fn all_ticked(&self, name: &str, secs: u32) {
         let ended = format!("{name}-");
@@ -227,4 +234,32 @@ fn timers_are_served_wherever_the_migrator_was_stopped() {
         let _ = served.process.wait().expect(0);
     }
     assert!(standing.is_empty(), "{standing:#?}");
+}
+
+/// Nobody is busy: the thread that is to come back for all of them is stopped, in its sleep or at work.
+#[test]
+fn timers_of_others_are_served_when_the_keeper_is_stopped() {
+    needs_kvm!();
+    let served = Served::start("50ms");
+    served.tick_for_ever(TICKING);
+    for _ in 0..6 {
+        let mut keeper = String::new();
+        served.until("there is no keeper", || {
+            keeper = served.keeper().unwrap_or_default();
+            !keeper.is_empty()
+        });
+        let tid = thread_of(served.process.pid(), &format!("{keeper}/0")).expect("its thread");
+        let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+        let mut standing = served.standing();
+        standing.retain(|name| *name != keeper);
+        assert!(
+            standing.is_empty(),
+            "{standing:?} wait for {keeper}: {}",
+            served.ctl(&["stats"]).1
+        );
+        drop(stopped);
+        served.until("it does not come back", || served.standing().is_empty());
+    }
+    assert_eq!(served.ctl(&["quit"]).0, 0);
+    let _ = served.process.wait().expect(0);
 }
