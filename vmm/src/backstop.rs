@@ -172,24 +172,25 @@ fn look(domain: &Domain) -> Option<u64> {
     if !domain.recover() {
         next = Some(now + LONGEST_SLEEP_NS);
     }
-    let mut sleeper = None;
     domain.for_each_vcpu(|vcpu| match judge(hierarchy, vcpu, &domain.policy, now) {
         Verdict::Fine => {}
         Verdict::LookAgain(at) => next = earlier(next, Some(at)),
         Verdict::Overdue { asleep } => {
             next = earlier(next, Some(now + LONGEST_SLEEP_NS));
-            sleeper = Some(vcpu.slot).filter(|_| asleep).or(sleeper);
+            if asleep {
+                vcpu.watch.set_missing(true);
+            }
             Stats::add(&vcpu.stats.overdue, 1);
         }
     });
     // As long as somebody is missed, others may become due at any time.
     next?;
-    let (mut woken, mut left_alone) = (false, false);
+    let (mut woken, mut left_alone) = (false, None);
     domain.for_each_vcpu(|vcpu| match find(vcpu, patience, now) {
         Found::Nothing => {}
         Found::DueAt(at) => next = earlier(next, Some(at)),
-        // Its own thread is the one that does not come; on another's it can run.
-        Found::Due if sleeper == Some(vcpu.slot) => left_alone = true,
+        // Its own thread is one that does not come; on another's it can run.
+        Found::Due if vcpu.watch.is_missing() => left_alone = Some(vcpu.slot),
         Found::Due => {
             woken = true;
             Stats::add(&vcpu.stats.rescued, 1);
@@ -202,7 +203,7 @@ fn look(domain: &Domain) -> Option<u64> {
             }
         }
     });
-    if let Some(slot) = sleeper.filter(|_| left_alone && !woken) {
+    if let Some(slot) = left_alone.filter(|_| !woken) {
         domain.summon(slot, None);
     }
     next

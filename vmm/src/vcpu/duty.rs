@@ -195,9 +195,11 @@ impl Expire for Duty<'_, '_, '_> {
         };
         let often = held.service.too_often(now, vcpu.vm.limits.min_timer_period_ns);
         let dear = vcpu.vm.meters.served.over_until(now).is_some();
-        if held.service.out(late || often) || dear {
+        // Its own thread does not come.
+        let stranded = vcpu.watch.is_missing();
+        if (held.service.out(late || often) || dear) && !stranded {
             vcpu.send_away();
-        } else if held.service.fits(policy.borrow_limit_ns) {
+        } else if held.service.fits(policy.borrow_limit_ns) || stranded {
             return self.serve(held, late || often);
         } else {
             held.service.forgive();

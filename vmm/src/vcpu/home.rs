@@ -172,6 +172,7 @@ impl<'a> Worker<'a> {
                     Stats::add(&vcpu.stats.stale_timeouts, u64::from(woken_for.is_some()));
                     woken_for = expiry.map(|at| self.time_out(at));
                     vcpu.thread.sleep(woken_for);
+                    vcpu.watch.set_missing(false);
                 }
                 // Whoever has it wakes this thread if it is needed.
                 State::Borrowed(_)

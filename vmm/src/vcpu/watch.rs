@@ -6,13 +6,14 @@
 //! | variable | writer | reader | ordering |
 //! |---|---|---|---|
 //! | `back_by` | its thread; others, only earlier; the backstop takes back what is void | all | SeqCst: whoever changed it sets the timer and looks again, so that the last setting is for the last value |
+//! | `missing` | the backstop sets, the thread clears when it wakes | the backstop, migrators | relaxed: a hint who can run the thread's own vCPU |
 //! | `timer` | whoever needs it first | the same | acquire/release; 0: there is none yet |
 //!
 //! Others say it for the thread when they leave something to it: it may be stopped before it hears of that.
 
 #![allow(unsafe_code)] // a POSIX timer that several threads set
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::host_timer;
 use crate::backstop;
@@ -22,13 +23,18 @@ const NEVER: u64 = u64::MAX;
 /// When a thread is missed.
 pub struct Watch {
     back_by: AtomicU64,
+    missing: AtomicBool,
     /// The kernel's number of the timer, plus one.
     timer: AtomicUsize,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Watch { back_by: AtomicU64::new(NEVER), timer: AtomicUsize::new(0) }
+        Watch {
+            back_by: AtomicU64::new(NEVER),
+            missing: AtomicBool::new(false),
+            timer: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -42,6 +48,19 @@ impl Watch {
     /// Takes back what was said, unless something else was said since.
     pub fn forget(&self, said: u64) {
         let _ = self.back_by.compare_exchange(said, NEVER, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// The thread has slept beyond its time-out: it can't be relied on to run its own vCPU.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub fn set_missing(&self, missing: bool) {
+        if self.is_missing() != missing {
+            self.missing.store(missing, Ordering::Relaxed);
+        }
     }
 
     /// The thread itself says something else than before, at `now`; `backstop` is the thread that is
