@@ -26,7 +26,7 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    fn stuck() -> Self {
+    fn refused() -> Self {
         Unavailable { stuck: true, ..Unavailable::default() }
     }
 }
@@ -78,10 +78,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let mut walk = Walk::new(slot, NEVER);
         {
             let Some(_changes) = sync::lock_within(&self.availability, &self.patience) else {
-                return Unavailable::stuck();
+                return Unavailable::refused();
             };
             let Some(mut data) = sync::lock_within(&state.data, &self.patience) else {
-                return Unavailable::stuck();
+                return Unavailable::refused();
             };
             if !state.available() {
                 return Unavailable::default();
@@ -100,7 +100,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             if walk.stuck {
                 state.set_available(true);
                 self.activate_locked(state, place);
-                return Unavailable::stuck();
+                return Unavailable::refused();
             }
             self.available.fetch_sub(1, Ordering::Relaxed);
             self.trace(|| TraceEvent::CpuOffline(self.slot_trace(slot, place.group)));
