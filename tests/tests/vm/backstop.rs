@@ -230,6 +230,10 @@ fn timers_are_served_wherever_the_migrator_was_stopped() {
                 println!("{}", standing.last().expect("one"));
             }
         }
+        let stats = served.ctl(&["stats", "--json"]).1;
+        let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+        let stalls = &stats["stats"]["hierarchies"][0]["stalls"];
+        println!("{guests}: {stops} stops, {stalls} of them with a lock that others wanted");
         assert_eq!(served.ctl(&["quit"]).0, 0);
         let _ = served.process.wait().expect(0);
     }
