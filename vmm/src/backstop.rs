@@ -27,8 +27,11 @@
 //!
 //! What it can't do: what the stopped thread runs itself, its own vCPU or a borrowed one, waits for it. Other
 //! vCPUs of the same VM may need the lock of the VM's chipset, of one of its devices or of the log that it was
-//! stopped with. And two threads at work at the same moment, one of which is stopped for good between two
-//! instructions of its talk with the other, may leave a timer to the next look that somebody is missed.
+//! stopped with. And nobody is missed yet, so that others' timers may wait for the next look,
+//! - where a thread without a duty is stopped after it has found whom to tell of its own timer, and before it
+//!   has: the migrator counts as told, of later ones, too, until it looks by itself;
+//! - where a migrator is stopped within a microsecond after it asked for its duty, if another thread queued an
+//!   earlier timer in that time.
 
 #![allow(unsafe_code)] // sigtimedwait and tgkill
 
