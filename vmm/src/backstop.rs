@@ -182,6 +182,8 @@ fn look(domain: &Domain) -> Option<u64> {
             next = earlier(next, Some(now + LONGEST_SLEEP_NS));
             if asleep {
                 vcpu.watch.set_missing(true);
+                // If it has only lost its time-out, or its CPU, it says so itself.
+                vcpu.thread.rouse();
             }
             Stats::add(&vcpu.stats.overdue, 1);
         }
