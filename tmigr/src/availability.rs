@@ -20,6 +20,15 @@ pub struct Unavailable {
     pub trigger: Option<u64>,
     /// Whose responsibility became earlier.
     pub notices: Notices,
+    /// A lock was not to be had: the slot is available still, and active unless it was idle and its own
+    /// lock, or that of all changes, was the one.
+    pub stuck: bool,
+}
+
+impl Unavailable {
+    fn refused() -> Self {
+        Unavailable { stuck: true, ..Unavailable::default() }
+    }
 }
 
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
@@ -27,7 +36,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// if it is available already.
     ///
     /// # Errors
-    /// There is no such slot, it is not prepared, isolated, or given up.
+    /// There is no such slot, it is not prepared, isolated, or given up, or a lock was not to be had.
     pub fn available(&self, slot: Slot, idle: bool) -> Result<Notices, SlotError> {
         let state = self.known_state(slot)?;
         if !state.prepared() {
@@ -42,8 +51,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let Some(place) = state.place() else {
             return Ok(Notices::default());
         };
-        let _changes = sync::lock(&self.availability);
-        let mut data = sync::lock(&state.data);
+        let lock = || sync::lock_within(&self.availability, &self.patience);
+        let _changes = lock().ok_or(SlotError::Stuck)?;
+        let mut data = sync::lock_within(&state.data, &self.patience).ok_or(SlotError::Stuck)?;
         if state.available() {
             return Ok(Notices::default());
         }
@@ -67,8 +77,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         };
         let mut walk = Walk::new(slot, NEVER);
         {
-            let _changes = sync::lock(&self.availability);
-            let mut data = sync::lock(&state.data);
+            let Some(_changes) = sync::lock_within(&self.availability, &self.patience) else {
+                return Unavailable::refused();
+            };
+            let Some(mut data) = sync::lock_within(&state.data, &self.patience) else {
+                return Unavailable::refused();
+            };
             if !state.available() {
                 return Unavailable::default();
             }
@@ -83,10 +97,15 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             state.set_available(false);
             state.set_wakeup(NEVER);
             self.deactivate_locked(self.groups.get(place.group), place, &mut walk);
+            if walk.stuck {
+                state.set_available(true);
+                self.activate_locked(state, place);
+                return Unavailable::refused();
+            }
             self.available.fetch_sub(1, Ordering::Relaxed);
             self.trace(|| TraceEvent::CpuOffline(self.slot_trace(slot, place.group)));
         }
         let notices = self.notices(place, slot, walk.touched);
-        Unavailable { trigger: some_unless_never(walk.first), notices }
+        Unavailable { trigger: some_unless_never(walk.first), notices, stuck: false }
     }
 }

@@ -55,6 +55,9 @@ pub enum SlotError {
     /// Another slot's pass is expiring this slot's timers: it cannot be given up before that ends.
     #[error("slot {0} is being served by another")]
     Remote(Slot),
+    /// A lock of the hierarchy was not to be had ([`crate::Hierarchy::set_patience`]).
+    #[error("a lock of the hierarchy is not given back")]
+    Stuck,
     /// The housekeeper keeps the hierarchy alive and cannot be isolated.
     #[error("slot {0} is the housekeeper and cannot be isolated")]
     Housekeeper(Slot),

@@ -35,11 +35,13 @@ pub(crate) struct Walk {
     pub first: u64,
     /// The levels, as bits, where somebody else may have become responsible for more.
     pub touched: u64,
+    /// A lock was not to be had: the walk has ended before its time.
+    pub stuck: bool,
 }
 
 impl Walk {
     pub(crate) fn new(slot: Slot, next: u64) -> Self {
-        Walk { slot, next, remote: false, first: NEVER, touched: 0 }
+        Walk { slot, next, remote: false, first: NEVER, touched: 0, stuck: false }
     }
 
     pub(crate) fn touch(&mut self, level: u32) {
@@ -74,7 +76,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             self.trace(move || updated(group, None, place, walk));
             return (Climb::Done, None);
         }
-        let mut queue = group.lock_for_walk();
+        let Some(mut queue) = group.lock_for_walk(&self.patience) else {
+            walk.stuck = true;
+            return (Climb::Done, None);
+        };
         let event = (!ignore).then_some(Event { expires: walk.next, slot: walk.slot });
         let word = group.word.load();
         queue.put(index_of(place.mask), event);
@@ -94,8 +99,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         below: Option<Locked<'_, FANOUT>>,
         walk: &mut Walk,
     ) -> Updated<'a, FANOUT> {
-        let mut below = below.unwrap_or_else(|| child.lock());
-        let mut queue = group.lock_for_walk();
+        let Some(mut below) = below.or_else(|| child.lock(&self.patience)) else {
+            walk.stuck = true;
+            return (Climb::Done, None);
+        };
+        let Some(mut queue) = group.lock_for_walk(&self.patience) else {
+            walk.stuck = true;
+            return (Climb::Done, None);
+        };
         let word = group.word.load();
         if child.word.load().active() != 0 {
             drop((queue, below));

@@ -17,7 +17,7 @@ use crate::NEVER;
 use crate::arena::GroupId;
 use crate::queue::{Event, Queue};
 use crate::sync::{
-    self, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally,
+    self, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Tally, Waiting,
 };
 use crate::word::AtomicWord;
 
@@ -165,24 +165,30 @@ impl<const FANOUT: usize> Group<FANOUT> {
         }
     }
 
-    /// Locks the queue. Whoever changes it publishes what became of its first expiry.
-    pub(crate) fn lock(&self) -> Locked<'_, FANOUT> {
-        self.lock_and_count(&self.counters.locks)
+    /// Locks the queue. Whoever changes it publishes what became of its first expiry. `None`: the lock was
+    /// not to be had.
+    pub(crate) fn lock(&self, waiting: &Waiting) -> Option<Locked<'_, FANOUT>> {
+        self.lock_and_count(&self.counters.locks, waiting)
     }
 
     /// The same for a walk that has come this far.
     #[inline]
-    pub(crate) fn lock_for_walk(&self) -> Locked<'_, FANOUT> {
-        self.lock_and_count(&self.counters.walks_locked)
+    pub(crate) fn lock_for_walk(&self, waiting: &Waiting) -> Option<Locked<'_, FANOUT>> {
+        self.lock_and_count(&self.counters.walks_locked, waiting)
+    }
+
+    /// Whether nobody has the lock.
+    pub(crate) fn is_free(&self) -> bool {
+        sync::is_free(&self.queue)
     }
 
     #[inline]
-    fn lock_and_count(&self, counter: &Tally) -> Locked<'_, FANOUT> {
+    fn lock_and_count(&self, counter: &Tally, waiting: &Waiting) -> Option<Locked<'_, FANOUT>> {
         #[cfg(test)]
         LOCKS.with(|locks| locks.set(locks.get() + 1));
-        let queue = sync::lock(&self.queue);
+        let queue = sync::lock_within(&self.queue, waiting)?;
         Counters::count_locked(counter);
-        queue
+        Some(queue)
     }
 
     /// The first event that counts of this group's queue; ignored ones before it are dropped.

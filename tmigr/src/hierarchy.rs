@@ -10,7 +10,7 @@ use crate::group::{Group, Place};
 use crate::growth::Growth;
 use crate::pool::Pool;
 use crate::slot::SlotState;
-use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::sync::{self, AtomicU32, Mutex, Ordering, Patience, Waiting};
 use crate::trace::{Totals, Trace};
 use crate::{Slot, SlotError, some_unless_never};
 
@@ -58,6 +58,10 @@ pub struct Hierarchy<const FANOUT: usize = 8> {
     pub(crate) housekeeper: Option<Slot>,
     pub(crate) pool: Pool,
     pub(crate) totals: Totals,
+    /// How long a slot's owner waits for a lock. Written before anybody else knows the hierarchy.
+    pub(crate) patience: Waiting,
+    /// Slots whose expiry could not be ended, as their lock was not to be had.
+    pub(crate) unfinished: Mutex<Vec<Slot>>,
     pub(crate) trace: Option<Box<dyn Trace>>,
 }
 
@@ -133,6 +137,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             housekeeper: None,
             pool: Pool::new(slots).ok_or(CreateError::NoMemory)?,
             totals: Totals::default(),
+            patience: None,
+            unfinished: Mutex::new(Vec::new()),
             trace: None,
         })
     }
@@ -148,6 +154,34 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         }
         hierarchy.housekeeper = Some(keeper);
         Ok(hierarchy)
+    }
+
+    /// Slots' owners wait for a lock only as long as `patience` says from now on. Whoever has it may be
+    /// stopped, and nobody can take it from him.
+    ///
+    /// Where a lock was not to be had ([`SlotError::Stuck`], [`crate::Pass::stuck`],
+    /// [`crate::Unavailable::stuck`]) who is active and who is idle remains right, but events may be
+    /// queued nowhere, and notices are lost. The callers then look after all timers themselves until
+    /// [`Hierarchy::is_sound`], and after that each idle slot becomes active and idle once.
+    pub fn set_patience(&mut self, patience: Box<dyn Patience>) {
+        self.patience = Some(patience);
+    }
+
+    /// Whether nobody has a lock that a slot's owner may need, so that it can be relied on again. Ends what
+    /// was left undone. It may be outdated by the time it is looked at.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let sound = sync::is_free(&self.availability)
+            && self.slots.iter().all(|state| sync::is_free(&state.data))
+            && self.groups.ids().all(|id| self.groups.get(id).is_free());
+        if sound {
+            for slot in sync::lock(&self.unfinished).drain(..) {
+                if let Some(state) = self.state(slot) {
+                    sync::lock(&state.data).remote = false;
+                }
+            }
+        }
+        sound
     }
 
     /// The most levels that the tree may grow to; 0: one slot, no hierarchy.

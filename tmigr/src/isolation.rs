@@ -49,6 +49,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         }
         for &slot in wanted.iter().filter(|slot| !isolated.contains(slot)) {
             let left = self.unavailable(slot);
+            if left.stuck {
+                done.refused.push(SlotError::Stuck);
+            }
             self.mark_isolated(slot, true);
             done.notices.extend(left.notices);
             done.trigger = left.trigger.or(done.trigger);

@@ -42,7 +42,8 @@
 //! slot, a group, its parent: bottom-up, never more than these three. The group word needs no lock.
 //! Callbacks run with no lock held, except [`Expire::release`] (the slot's lock), [`Trace::event`] (any)
 //! and what [`Hierarchy::isolate`] asks (the mutex of isolation). Groups are never
-//! freed.
+//! freed. Whoever has a lock may be stopped, or have no CPU: how long slots' owners wait for one is the
+//! caller's to say ([`Hierarchy::set_patience`]).
 //!
 //! # Races
 //!
@@ -105,6 +106,7 @@ pub use isolation::Isolated;
 pub use notify::{Notice, Notices};
 pub use remote::{Expire, Expired, Next, Pass};
 pub use slot::Slot;
+pub use sync::Patience;
 pub use trace::{GroupState, SlotTrace, Trace, TraceEvent};
 pub use walk::Wakeup;
 

@@ -113,6 +113,27 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         some_unless_never(if state.idle() { state.wakeup() } else { self.duty(place) })
     }
 
+    /// What notices to the slot are measured against: the last answer of [`Hierarchy::responsibility`], or
+    /// what was reported since, in nanoseconds; `None`: every one is reported.
+    #[must_use]
+    pub fn known(&self, slot: Slot) -> Option<u64> {
+        some_unless_never(self.state(slot)?.known.load(Ordering::SeqCst))
+    }
+
+    /// The slot's owner does not rely on the last answer any more: every notice is reported.
+    pub fn forget_known(&self, slot: Slot) {
+        if let Some(state) = self.state(slot) {
+            state.known.store(NEVER, Ordering::SeqCst);
+        }
+    }
+
+    /// What the slot would be responsible for if it became active now, in nanoseconds. It may be outdated by
+    /// the time it is looked at.
+    #[must_use]
+    pub fn prospect(&self, slot: Slot) -> Option<u64> {
+        some_unless_never(self.duty(self.state(slot)?.place()?))
+    }
+
     /// Whether some slot in the tree of this one is active, so that it is migrator at the top, and the
     /// wakeups of idle slots are void. It may be outdated by the time it is looked at.
     #[must_use]

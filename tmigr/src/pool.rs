@@ -96,19 +96,26 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     ///
     /// # Errors
     /// There is no such slot, it was not prepared or was given up before; or another slot's pass is
-    /// expiring its timers just now ([`SlotError::Remote`]): the owner tries again.
+    /// expiring its timers just now ([`SlotError::Remote`]), or a lock was not to be had
+    /// ([`SlotError::Stuck`]): the owner tries again.
     pub fn give_up(&self, slot: Slot) -> Result<Unavailable, SlotError> {
         let state = self.state(slot).ok_or(SlotError::NoSuchSlot(slot))?;
         if !state.prepared() {
             return Err(SlotError::NotPrepared(slot));
         }
-        if sync::lock(&state.data).remote {
+        let data = sync::lock_within(&state.data, &self.patience).ok_or(SlotError::Stuck)?;
+        if data.remote {
             return Err(SlotError::Remote(slot));
         }
+        drop(data);
         if state.marks.given_up.swap(true, Ordering::AcqRel) {
             return Err(SlotError::GivenUp(slot));
         }
         let left = self.unavailable(slot);
+        if left.stuck {
+            state.marks.given_up.store(false, Ordering::Release);
+            return Err(SlotError::Stuck);
+        }
         sync::lock(&self.pool.0).given_up.push((slot, state.node()));
         Ok(left)
     }

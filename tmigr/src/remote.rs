@@ -38,6 +38,12 @@ pub trait Expire {
     /// hierarchy.
     fn release(&mut self, slot: Slot);
 
+    /// Instead of [`Expire::release`] where a lock was not to be had: nothing is queued for the slot, and
+    /// whoever gets its timers has to look at them. Its lock may be held or not.
+    fn abandon(&mut self, slot: Slot) {
+        self.release(slot);
+    }
+
     /// Somebody else's responsibility became earlier. No lock is held.
     fn notify(&mut self, notice: Notice);
 }
@@ -68,8 +74,10 @@ pub struct Pass {
     /// The expiry, in nanoseconds, that the slot has to be back for if it is idle. It is stored
     /// for an active slot, too, where it says nothing.
     pub wakeup: Option<u64>,
-    /// `Expired::stop` ended it.
+    /// `Expired::stop` ended it, or `stuck`.
     pub stopped: bool,
+    /// A lock was not to be had ([`Hierarchy::set_patience`]).
+    pub stuck: bool,
 }
 
 impl<const FANOUT: usize> Hierarchy<FANOUT> {
@@ -90,29 +98,33 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// Expires what is due at `now`, in nanoseconds, in the groups that fall to the slot. The
     /// slot's own due timers were expired before, by the same `now`.
     pub fn handle_remote<E: Expire>(&self, slot: Slot, now: u64, expire: &mut E) -> Pass {
-        let stored = |stopped| Pass {
+        let stored = |stopped, stuck| Pass {
             wakeup: self.state(slot).and_then(|state| some_unless_never(state.wakeup())),
             stopped,
+            stuck,
         };
         let Some((state, place)) = self.member(slot) else {
-            return stored(false);
+            return stored(false, false);
         };
         let mine = self.groups.get(place.group).word.load().falls_to(place.mask);
         if !mine && state.wakeup() == NEVER {
-            return stored(false);
+            return stored(false, false);
         }
         // An event for `NEVER` is not due, whatever the clock says.
-        let mut pass = Run { by: slot, now: now.min(NEVER - 1), first: NEVER, stopped: false };
+        let now = now.min(NEVER - 1);
+        let mut pass = Run { by: slot, now, first: NEVER, stopped: false, stuck: false };
         for (group, place) in self.path(place) {
             if !self.work_through(group, place, &mut pass, expire) {
                 break;
             }
         }
-        {
-            let _data = sync::lock(&state.data);
-            state.set_wakeup(pass.first);
+        if !pass.stuck {
+            match sync::lock_within(&state.data, &self.patience) {
+                Some(_data) => state.set_wakeup(pass.first),
+                None => pass.stuck = true,
+            }
         }
-        stored(pass.stopped)
+        stored(pass.stopped || pass.stuck, pass.stuck)
     }
 
     /// Works through one level; false: it is looked after by somebody else.
@@ -139,14 +151,21 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 self.trace(|| TraceEvent::HandleRemote { group, lvl });
                 counted = true;
             }
-            let mut queue = group.lock();
+            let Some(mut queue) = group.lock(&self.patience) else {
+                pass.stuck = true;
+                return false;
+            };
             let Some(event) = group.take_expired(&mut queue, pass.now) else {
                 pass.first = queue.next_expiry();
                 return true;
             };
             drop(queue);
             Counters::count(&group.counters.expiries);
-            if self.expire_slot(event.slot, pass, expire) {
+            let stop = self.expire_slot(event.slot, pass, expire);
+            if pass.stuck {
+                return false;
+            }
+            if stop {
                 pass.stopped = true;
                 pass.first = NEVER;
             }
@@ -154,7 +173,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     }
 
     /// Has the timers of a slot expired and queues what is left; true: the pass shall stop.
-    fn expire_slot<E: Expire>(&self, slot: Slot, pass: &Run, expire: &mut E) -> bool {
+    fn expire_slot<E: Expire>(&self, slot: Slot, pass: &mut Run, expire: &mut E) -> bool {
         let Some(state) = self.state(slot) else {
             return false;
         };
@@ -162,7 +181,10 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
             return false;
         };
         {
-            let mut data = sync::lock(&state.data);
+            let Some(mut data) = sync::lock_within(&state.data, &self.patience) else {
+                pass.stuck = true;
+                return false;
+            };
             let ignored = self.groups.get(place.group).ignores(place.mask);
             if !state.available() || data.remote || ignored || pass.now < data.event_expires {
                 return false;
@@ -176,7 +198,12 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let mut walk = Walk::new(slot, NEVER);
         walk.remote = true;
         {
-            let mut data = sync::lock(&state.data);
+            let Some(mut data) = sync::lock_within(&state.data, &self.patience) else {
+                pass.stuck = true;
+                sync::lock(&self.unfinished).push(slot);
+                expire.abandon(slot);
+                return true;
+            };
             if let Next::Owned(next) = expired.next {
                 data.own_next = never_if_none(next);
             }
@@ -192,9 +219,14 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 }
                 self.update_upwards(place, &mut walk);
             }
-            expire.release(slot);
+            if walk.stuck {
+                expire.abandon(slot);
+            } else {
+                expire.release(slot);
+            }
             data.remote = false;
         }
+        pass.stuck = walk.stuck;
         for notice in self.notices(place, pass.by, walk.touched) {
             expire.notify(notice);
         }
@@ -208,4 +240,5 @@ struct Run {
     now: u64,
     first: u64,
     stopped: bool,
+    stuck: bool,
 }

@@ -1,7 +1,7 @@
 //! The synchronisation primitives of the crate, in one place.
 //!
-//! Owns the choice of primitive: the standard library's, or under `cfg(loom)` the model checker's.
-//! Must not know what is protected by them.
+//! Owns the choice of primitive: the standard library's, or under `cfg(loom)` the model checker's; and how
+//! long a lock is waited for. Must not know what is protected by them.
 
 #[cfg(loom)]
 mod checked;
@@ -9,7 +9,7 @@ mod checked;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 
 #[cfg(loom)]
 pub(crate) use checked::{
@@ -19,6 +19,67 @@ pub(crate) use checked::{
 /// A counter for statistics. Not the model checker's: nothing depends on it, and every access
 /// would be one more place where the checker tries all orders.
 pub(crate) use std::sync::atomic::AtomicU64 as Tally;
+
+/// How long a thread waits for a lock of the hierarchy ([`crate::Hierarchy::set_patience`]).
+pub trait Patience: Send + Sync {
+    /// The calling thread has found a lock taken, for the `tries`-th time in a row, 0 the first. It waits a
+    /// little and answers whether it is to try again.
+    fn wait(&self, tries: u32) -> bool;
+}
+
+/// `None`: without end.
+pub(crate) type Waiting = Option<Box<dyn Patience>>;
+
+/// As [`lock`], for as long as `waiting` says; `None`: the lock was not to be had.
+#[inline(always)]
+pub(crate) fn lock_within<'a, T>(
+    mutex: &'a Mutex<T>,
+    waiting: &Waiting,
+) -> Option<MutexGuard<'a, T>> {
+    #[cfg(all(test, not(loom)))]
+    crate::tests::steps::before_lock(|| mutex.try_lock().is_ok());
+    #[cfg(all(test, not(loom)))]
+    if crate::tests::stuck::fails() {
+        return None;
+    }
+    #[cfg(not(loom))]
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => wait_for(mutex, waiting),
+    }
+    // The checker has no clock, and nothing to gain from a thread that does not come.
+    #[cfg(loom)]
+    {
+        let _ = waiting;
+        Some(lock(mutex))
+    }
+}
+
+#[cfg(not(loom))]
+#[cold]
+fn wait_for<'a, T>(mutex: &'a Mutex<T>, waiting: &Waiting) -> Option<MutexGuard<'a, T>> {
+    let Some(patience) = waiting else { return Some(lock(mutex)) };
+    for tries in 0.. {
+        if !patience.wait(tries) {
+            return None;
+        }
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    None
+}
+
+/// Whether nobody has the lock.
+pub(crate) fn is_free<T>(mutex: &Mutex<T>) -> bool {
+    #[cfg(not(loom))]
+    return !matches!(mutex.try_lock(), Err(TryLockError::WouldBlock));
+    #[cfg(loom)]
+    return mutex.try_lock().is_ok();
+}
 
 /// Locks, whether or not a callback panicked with the lock held: every critical section leaves
 /// its data consistent before it calls out.

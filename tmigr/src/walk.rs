@@ -43,13 +43,13 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// The owner asks for its `responsibility` before it lets its guest run.
     ///
     /// # Errors
-    /// There is no such slot, or it is active already.
+    /// There is no such slot, it is active already, or a lock was not to be had.
     pub fn activate(&self, slot: Slot) -> Result<Notices, SlotError> {
         self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
             return Ok(Notices::default());
         };
-        let _data = sync::lock(&state.data);
+        let _data = sync::lock_within(&state.data, &self.patience).ok_or(SlotError::Stuck)?;
         if state.available() {
             needs(slot, state, Activity::Idle)?;
             self.trace(|| TraceEvent::CpuActive(self.slot_trace(slot, place.group)));
@@ -64,7 +64,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// A slot that is not available gets `next` back.
     ///
     /// # Errors
-    /// There is no such slot, or it is idle already.
+    /// There is no such slot, it is idle already, or a lock was not to be had: then it is active still.
     pub fn deactivate(&self, slot: Slot, next: Option<u64>) -> Result<Wakeup, SlotError> {
         self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
@@ -72,7 +72,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
-            let mut data = sync::lock(&state.data);
+            let mut data =
+                sync::lock_within(&state.data, &self.patience).ok_or(SlotError::Stuck)?;
             needs(slot, state, Activity::Active)?;
             data.own_next = walk.next;
             let group = self.groups.get(place.group);
@@ -80,6 +81,11 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 arm(&mut data, group, place, walk.next);
             }
             self.deactivate_locked(group, place, &mut walk);
+            if walk.stuck {
+                // To others it looks like race 1: a deactivation that was overtaken.
+                self.activate_locked(state, place);
+                return Err(SlotError::Stuck);
+            }
             state.set_wakeup(walk.first);
             state.set_idle(true);
             self.trace(|| TraceEvent::CpuIdle {
@@ -96,7 +102,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// A slot that is not available gets `next` back.
     ///
     /// # Errors
-    /// There is no such slot, or it is active.
+    /// There is no such slot, it is active, or a lock was not to be had: the timer may be queued or not.
     pub fn new_timer(&self, slot: Slot, next: Option<u64>) -> Result<Wakeup, SlotError> {
         self.known_state(slot)?;
         let Some((state, place)) = self.member(slot) else {
@@ -104,7 +110,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         };
         let mut walk = Walk::new(slot, never_if_none(next));
         {
-            let mut data = sync::lock(&state.data);
+            let mut data =
+                sync::lock_within(&state.data, &self.patience).ok_or(SlotError::Stuck)?;
             needs(slot, state, Activity::Idle)?;
             self.trace(|| TraceEvent::CpuNewTimer(self.slot_trace(slot, place.group)));
             data.own_next = walk.next;
@@ -117,6 +124,9 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 if !data.remote {
                     arm(&mut data, group, place, walk.next);
                     self.update_upwards(place, &mut walk);
+                    if walk.stuck {
+                        return Err(SlotError::Stuck);
+                    }
                 }
                 state.set_wakeup(walk.first);
                 self.trace(|| TraceEvent::CpuNewTimerIdle {
@@ -195,7 +205,7 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     ) {
         let mut departure = self.leave(group, place, || true);
         let (mut climb, mut queue) = self.update_from_slot(group, place, walk);
-        while departure == Departure::Vacant {
+        while departure == Departure::Vacant && !walk.stuck {
             let Some(above) = group.above() else {
                 return;
             };

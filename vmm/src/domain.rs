@@ -2,9 +2,11 @@
 //!
 //! Owns how a wake-up that a transition or the hierarchy asked for reaches its thread. Must not
 //! know how vCPUs run. With `--share vm` there is a domain for each VM, with `--share host` one for
-//! all of the process's.
+//! all of the process's. What a hierarchy that does not answer leads to is in `stall`.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod stall;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -12,6 +14,7 @@ use crossbeam_epoch::{self as epoch, Guard};
 use thiserror::Error;
 use tmigr::{Hierarchy, Notice, Slot, SlotError, Trace, TraceEvent};
 
+use crate::backstop::MARGIN_NS;
 use crate::load::Load;
 use crate::seats::Seats;
 use crate::vcpu::{Post, State, Stats, Tell, Vcpu};
@@ -93,6 +96,12 @@ impl Policy {
     pub fn patience_ns(&self) -> u64 {
         self.lateness_goal_ns.saturating_add(self.slack_ns)
     }
+
+    /// When a thread that has not looked after a timer for `at` is missed, in host monotonic ns.
+    #[must_use]
+    pub fn missed_at(&self, at: u64) -> u64 {
+        at.saturating_add(self.patience_ns()).saturating_add(MARGIN_NS)
+    }
 }
 
 /// Why a domain could not be made or not take in another vCPU.
@@ -121,9 +130,14 @@ pub enum DomainError {
 /// The slot that belongs to no vCPU: preparing others needs an active one (see `tmigr`).
 const HOUSEKEEPER: Slot = Slot(0);
 
+/// So often a slot that some pass has is looked at before it is left to the backstop.
+const PASS_PATIENCE: u32 = 1_000;
+
 /// Slots that are not in use, where there is no hierarchy to hand them out.
 struct Free {
     given_up: Vec<Slot>,
+    /// To be given up when the hierarchy answers again, or the pass that has them has ended.
+    leaving: Vec<Slot>,
     /// All slots below this one were handed out at some time.
     fresh: u32,
 }
@@ -147,6 +161,12 @@ pub struct Domain {
     helper: AtomicU32,
     /// The thread that overdue migrators' timers signal. Written once, before a vCPU runs.
     backstop: OnceLock<i32>,
+    /// The hierarchy cannot be relied on. See `stall`.
+    stalled: AtomicBool,
+    /// How often that was so. Relaxed: a figure.
+    stalls: AtomicU64,
+    /// Some slots of `free` are still to be given up. Written under its lock; relaxed: a hint.
+    leaving: AtomicBool,
 }
 
 impl Domain {
@@ -165,9 +185,16 @@ impl Domain {
             load: Load::default(),
             hierarchy,
             seats: Seats::new(count),
-            free: Mutex::new(Free { given_up: Vec::new(), fresh: HOUSEKEEPER.0 + 1 }),
+            free: Mutex::new(Free {
+                given_up: Vec::new(),
+                leaving: Vec::new(),
+                fresh: HOUSEKEEPER.0 + 1,
+            }),
             helper: AtomicU32::new(1),
             backstop: OnceLock::new(),
+            stalled: AtomicBool::new(false),
+            stalls: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
         })
     }
 
@@ -211,8 +238,11 @@ impl Domain {
         count: u32,
         slots: &mut Vec<Slot>,
     ) -> Result<(), DomainError> {
-        let notices = hierarchy.activate(HOUSEKEEPER).map_err(DomainError::Housekeeper)?;
-        self.spread(notices);
+        // It is active still if the hierarchy did not answer the last time.
+        if hierarchy.is_idle(HOUSEKEEPER) {
+            let notices = hierarchy.activate(HOUSEKEEPER).map_err(DomainError::Housekeeper)?;
+            self.spread(notices);
+        }
         let mut outcome = Ok(());
         for _ in 0..count {
             match hierarchy.acquire(0, HOUSEKEEPER) {
@@ -230,32 +260,48 @@ impl Domain {
                 }
             }
         }
-        let left = hierarchy.deactivate(HOUSEKEEPER, None).map_err(DomainError::Housekeeper)?;
-        self.spread(left.notices);
-        if left.first.is_some() {
-            self.summon(HOUSEKEEPER);
+        match hierarchy.deactivate(HOUSEKEEPER, None) {
+            Ok(left) => {
+                self.spread(left.notices);
+                if left.first.is_some() {
+                    self.summon(HOUSEKEEPER, left.first);
+                }
+            }
+            Err(SlotError::Stuck) => self.leave_housekeeper_active(),
+            Err(error) => return Err(DomainError::Housekeeper(error)),
         }
         outcome
     }
 
+    /// Gives a slot up, or leaves it to the backstop to do so.
     fn give_up(&self, hierarchy: &Hierarchy, slot: Slot) {
-        loop {
-            match hierarchy.give_up(slot) {
-                Ok(left) => {
-                    self.spread(left.notices);
-                    if left.trigger.is_some() {
-                        self.summon(slot);
-                    }
-                    return;
-                }
-                // Another thread's pass has the slot; it gives it up with the end of that expiry.
-                Err(SlotError::Remote(_)) => thread::yield_now(),
-                Err(error) => {
-                    tracing::error!(slot = slot.0, %error, "cannot give up a slot");
-                    return;
+        for _ in 0..PASS_PATIENCE {
+            if self.try_to_give_up(hierarchy, slot) {
+                return;
+            }
+            thread::yield_now();
+        }
+        self.leave_to_backstop(slot);
+    }
+
+    /// `false`: it cannot be done now.
+    fn try_to_give_up(&self, hierarchy: &Hierarchy, slot: Slot) -> bool {
+        match hierarchy.give_up(slot) {
+            Ok(left) => {
+                self.spread(left.notices);
+                if left.trigger.is_some() {
+                    self.summon(slot, left.trigger);
                 }
             }
+            // Another thread's pass has the slot; it gives it up with the end of that expiry.
+            Err(SlotError::Remote(_)) => return false,
+            Err(SlotError::Stuck) => {
+                self.stall();
+                return false;
+            }
+            Err(error) => tracing::error!(slot = slot.0, %error, "cannot give up a slot"),
         }
+        true
     }
 
     /// The hierarchy, in mode `migrate`.
@@ -365,6 +411,10 @@ impl Domain {
             if let Some(vcpu) = self.vcpu(notice.slot, &epoch::pin()) {
                 told += 1;
                 vcpu.thread.call_attention();
+                // It is missed if it does not hear of this.
+                if let Some(backstop) = self.backstop() {
+                    vcpu.watch.expect(self.policy.missed_at(notice.expires), backstop);
+                }
             }
         }
         told
@@ -373,9 +423,10 @@ impl Domain {
     /// Nobody looks after the hierarchy any more: makes some available vCPU but `except` run, which
     /// makes it migrator. Posting reaches a thread in every state, also one that is about to park;
     /// availability is read after the post, so that a thread that left before is passed over, and
-    /// one that leaves later sees an idle tree itself and summons the next.
-    pub fn summon(&self, except: Slot) {
-        let Some(hierarchy) = &self.hierarchy else { return };
+    /// one that leaves later sees an idle tree itself and summons the next. `first`: the expiry that it is
+    /// to be there for. Answers whether there was one.
+    pub fn summon(&self, except: Slot, first: Option<u64>) -> bool {
+        let Some(hierarchy) = &self.hierarchy else { return false };
         let guard = epoch::pin();
         let count = self.seats.len();
         let start = self.helper.load(Ordering::Relaxed);
@@ -396,10 +447,14 @@ impl Domain {
                 self.post(vcpu, Post::Interrupt);
                 if hierarchy.is_available(slot) {
                     self.helper.store(slot.0, Ordering::Relaxed);
-                    return;
+                    if let (Some(backstop), Some(first)) = (self.backstop(), first) {
+                        vcpu.watch.expect(self.policy.missed_at(first), backstop);
+                    }
+                    return true;
                 }
             }
         }
+        false
     }
 }
 
@@ -433,6 +488,7 @@ impl Free {
 fn with_housekeeper(count: u32) -> Result<Hierarchy, DomainError> {
     let mut hierarchy = Hierarchy::with_housekeeper(count, 1, HOUSEKEEPER)
         .map_err(|source| DomainError::Create { slots: count, source })?;
+    hierarchy.set_patience(Box::new(stall::Bounded));
     if tracing::enabled!(target: TRACE_TARGET, tracing::Level::TRACE) {
         hierarchy.set_trace(Box::new(ToLog));
     }

@@ -5,10 +5,16 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use siesta_tests::tracer::{StoppedThread, thread_of};
+use siesta_tests::tracer::{StoppedThread, code_of, thread_of};
 use siesta_tests::{PATIENCE, Running, command, figures, needs_kvm, siesta};
 
 const TICKING: usize = 8;
+/// A guest that has not ticked for so long, 300 of its periods, stands still.
+const STANDS: Duration = Duration::from_secs(3);
+/// In so many instructions a migrator that is looked at one by one serves somebody.
+const INSTRUCTIONS: u64 = 2_000_000;
+/// In so many atomic instructions it has served several, left the hierarchy or come back to it.
+const ATOMICS: u64 = 160;
 
 struct Served {
     folder: tempfile::TempDir,
@@ -16,13 +22,12 @@ struct Served {
 }
 
 impl Served {
-    fn start() -> Self {
+    fn start(goal: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("control");
         let socket = socket.to_str().expect("a plain name");
         let mut serve = command(&["serve", "--control", socket, "--borrow-share", "100"]);
-        // On a loaded host many are late by less, and would be left to their own threads.
-        serve.args(["--lateness-goal", "5ms"]);
+        serve.args(["--lateness-goal", goal]);
         let process = Running::start(serve);
         let served = Served { folder, process };
         served.until("it does not listen", || served.ctl(&["list"]).0 == 0);
@@ -52,6 +57,41 @@ impl Served {
         let count = TICKING.to_string();
         let more = ["--count", &count, "--serial", serial];
         assert_eq!(self.ctl(&[&create[..], &more].concat()).0, 0);
+    }
+
+    /// Guests that tick until they are ended.
+    fn tick_for_ever(&self, count: usize) {
+        let count = count.to_string();
+        let create = ["create", "--image", "tick", "--cmdline", "hz=100", "--name", "t"];
+        assert_eq!(self.ctl(&[&create[..], &["--count", &count]].concat()).0, 0);
+    }
+
+    /// The ticks of all guests but the busy one so far; `None`: it is held by another's thread.
+    fn ticks(&self) -> Vec<(String, Option<u64>)> {
+        let vms = self.vms();
+        let of = |vm: &serde_json::Value| {
+            let vcpu = &vm["vcpus"][0];
+            let ticks = vcpu["timer_interrupts"].as_u64().filter(|_| vcpu["state"] != "borrowed");
+            (vm["vm"].as_str().expect("a name").to_string(), ticks)
+        };
+        vms.iter().map(of).filter(|(name, _)| name != "busy").collect()
+    }
+
+    /// The guests that do not tick although nobody holds them. `borrowed`: they may be held by the
+    /// stopped thread.
+    fn standing(&self) -> Vec<String> {
+        let began = Instant::now();
+        let before = self.ticks();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.ticks();
+            let pairs = before.iter().zip(&now);
+            let still = pairs.filter(|(a, b)| a.1.is_some() && a.1 == b.1);
+            let still: Vec<_> = still.map(|(a, _)| a.0.clone()).collect();
+            if still.is_empty() || began.elapsed() > STANDS {
+                return still;
+            }
+        }
     }
 
     fn vms(&self) -> Vec<serde_json::Value> {
@@ -109,6 +149,13 @@ impl Served {
         groups.iter().any(|group| group["migrator"]["vm"] == name)
     }
 
+    /// While nobody is active: the VM whose thread is to come back.
+    fn keeper(&self) -> Option<String> {
+        let (_, answer) = self.ctl(&["stats", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        answer["stats"]["hierarchies"][0]["keeper"]["vm"].as_str().map(str::to_owned)
+    }
+
     /// All ticking guests have ended by themselves, each with all its ticks.
     fn all_ticked(&self, name: &str, secs: u32) {
         let ended = format!("{name}-");
@@ -132,7 +179,8 @@ impl Served {
 #[test]
 fn timers_of_a_stopped_migrator_are_served_by_others_and_it_comes_back() {
     needs_kvm!();
-    let served = Served::start();
+    // On a loaded host many are late by less, and would be left to their own threads.
+    let served = Served::start("5ms");
     assert_eq!(served.ctl(&["create", "--image", "busy", "--name", "busy"]).0, 0);
     served.tick("first", 5);
     served.until("the busy one serves nobody", || served.counter(0, "inline") > 3);
@@ -148,6 +196,81 @@ fn timers_of_a_stopped_migrator_are_served_by_others_and_it_comes_back() {
     // They tick for longer than anybody waits: a host that starves it again keeps it away for a while.
     served.tick("second", 3600);
     served.until("it does not come back", || served.counter(0, "inline") > inline + 3);
+    assert_eq!(served.ctl(&["quit"]).0, 0);
+    let _ = served.process.wait().expect(0);
+}
+
+/// Whatever the migrator has done last: others see what it does by its atomic instructions, so it is
+/// stopped behind one after the other.
+#[test]
+fn timers_are_served_wherever_the_migrator_was_stopped() {
+    needs_kvm!();
+    let stops = std::env::var("STOPS").ok().and_then(|stops| stops.parse().ok()).unwrap_or(12_u64);
+    let mut standing = Vec::new();
+    for guests in [1, TICKING] {
+        // Looked at instruction by instruction it is late, and would be left alone.
+        let served = Served::start("50ms");
+        assert_eq!(served.ctl(&["create", "--image", "busy", "--name", "busy"]).0, 0);
+        served.tick_for_ever(guests);
+        let pid = served.process.pid();
+        let code = code_of(pid).expect("a program has code");
+        let tid = thread_of(pid, "busy/0").expect("its thread");
+        for stop in 0..stops {
+            let inline = served.counter(0, "inline");
+            served.until("the busy one serves nobody", || served.counter(0, "inline") > inline);
+            let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+            let mut at = 0;
+            for _ in 0..=stop * ATOMICS / stops {
+                at = stopped.to_next_atomic(&code, INSTRUCTIONS).expect("it goes on");
+            }
+            let still = served.standing();
+            if !still.is_empty() {
+                standing
+                    .push(format!("{:#x}, stop {stop}: {still:?} of {guests}", at - code.start));
+                println!("{}", standing.last().expect("one"));
+            }
+        }
+        let stats = served.ctl(&["stats", "--json"]).1;
+        let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+        let stalls = &stats["stats"]["hierarchies"][0]["stalls"];
+        println!("{guests}: {stops} stops, {stalls} of them with a lock that others wanted");
+        assert_eq!(served.ctl(&["quit"]).0, 0);
+        let _ = served.process.wait().expect(0);
+    }
+    assert!(standing.is_empty(), "{standing:#?}");
+}
+
+/// Nobody is busy: the thread that is to come back for all of them is stopped, in its sleep or at work.
+/// Others run its vCPU, too, unless it has that itself.
+#[test]
+fn timers_of_others_are_served_when_the_keeper_is_stopped() {
+    needs_kvm!();
+    let served = Served::start("50ms");
+    served.tick_for_ever(TICKING);
+    let (mut asleep, mut left) = (0, 0);
+    for _ in 0..8 {
+        let mut keeper = String::new();
+        served.until("there is no keeper", || {
+            keeper = served.keeper().unwrap_or_default();
+            !keeper.is_empty()
+        });
+        let tid = thread_of(served.process.pid(), &format!("{keeper}/0")).expect("its thread");
+        let stopped = StoppedThread::stop(tid).expect("a child can be traced");
+        let sleeps = stopped.system_call() == Some(libc::SYS_futex);
+        let mut standing = served.standing();
+        asleep += u32::from(sleeps);
+        left += u32::from(sleeps && standing.contains(&keeper));
+        standing.retain(|name| *name != keeper);
+        assert!(
+            standing.is_empty(),
+            "{standing:?} wait for {keeper}: {}",
+            served.ctl(&["stats"]).1
+        );
+        drop(stopped);
+        served.until("it does not come back", || served.standing().is_empty());
+    }
+    // It may have been called for another reason just then.
+    assert!(left * 2 <= asleep, "{left} of {asleep} keepers that slept were left alone");
     assert_eq!(served.ctl(&["quit"]).0, 0);
     let _ = served.process.wait().expect(0);
 }

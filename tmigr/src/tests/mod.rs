@@ -7,6 +7,7 @@ mod rows;
 mod slots;
 mod states;
 pub(crate) mod steps;
+pub(crate) mod stuck;
 mod traced;
 
 use std::collections::VecDeque;

@@ -238,3 +238,15 @@ fn a_group_that_is_active_again_is_ignored_above() {
     let _ = tree.handle_remote(Slot(0), 50, &mut script);
     assert_eq!((script.expired.len(), tree.responsibility(Slot(0))), (0, None));
 }
+
+#[test]
+fn owner_that_forgets_what_it_knew_is_told_again() {
+    let tree = tree::<8>(3, 2);
+    let _ = tree.new_timer(Slot(2), Some(40)).unwrap();
+    assert_eq!((tree.responsibility(Slot(0)), tree.known(Slot(0))), (Some(40), Some(40)));
+    let told = |at| !tree.new_timer(Slot(2), Some(at)).unwrap().notices.is_empty();
+    assert!(!told(45) && !told(41), "it knows an earlier one");
+    tree.forget_known(Slot(0));
+    assert_eq!((tree.known(Slot(0)), tree.prospect(Slot(0))), (None, Some(41)));
+    assert!(told(40));
+}

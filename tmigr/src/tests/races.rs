@@ -111,7 +111,7 @@ fn race_10_an_event_queued_after_the_last_one_has_passed_goes_up() {
     let group = tree.groups.get(place.group);
     let above = tree.groups.get(group.above().unwrap().group);
     thread::scope(|scope| {
-        let stall = group.lock();
+        let stall = group.lock(&None).unwrap();
         let early = scope.spawn(|| tree.deactivate(Slot(2), None).unwrap().first);
         // It has left the group above, and cannot queue its sibling's event there.
         while above.word.load().active() != 1 {

@@ -247,6 +247,9 @@ pub struct HierarchyStats {
     pub vm: Option<String>,
     /// Threads that had to be told of a responsibility.
     pub notices: u64,
+    /// Times that it did not answer, so that each thread looked after its own vCPU's timers.
+    #[serde(default)]
+    pub stalls: u64,
     /// While all vCPUs are halted: the one whose thread comes back for their timers.
     pub keeper: Option<VcpuName>,
     /// Its levels, the lowest first.

@@ -172,6 +172,7 @@ pub fn hierarchies(fleet: &Fleet) -> Vec<HierarchyStats> {
             Some(VcpuName { vm: vcpu.vm.name.clone(), vcpu: vcpu.index })
         };
         let mut stats = hierarchy(domain.hierarchy()?, &slots, name);
+        stats.stalls = domain.stalls();
         stats.vm = vms.first().filter(|_| !shared).map(|vm| vm.name.clone());
         Some(stats)
     };
@@ -217,6 +218,7 @@ fn hierarchy<const FANOUT: usize>(
     HierarchyStats {
         vm: None,
         notices: counters.notices,
+        stalls: 0,
         keeper: keeper(tree, slots).and_then(&name),
         levels,
         groups: groups.iter().map(group).collect(),

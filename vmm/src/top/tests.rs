@@ -55,6 +55,7 @@ fn hierarchy(walks: u64, top: Option<&str>) -> HierarchyStats {
     HierarchyStats {
         vm: None,
         notices: 0,
+        stalls: 0,
         keeper: None,
         levels: vec![level(2, walks), level(1, 0)],
         groups: vec![

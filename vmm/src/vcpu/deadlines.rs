@@ -1,15 +1,16 @@
 //! What a vCPU thread sets its host timers for.
 //!
-//! Owns the three of them: for the next thing to do, for the end of a borrowed run, and for the backstop,
+//! Owns what the three of them are for: the next thing to do, the end of a borrowed run, and the backstop,
 //! which is called if this thread does not come. Must not know what is done then.
 
 use std::hint;
 
+use tmigr::Hierarchy;
+
 use super::cycle::Role;
 use super::earlier;
 use super::home::Worker;
-use super::host_timer::HostTimer;
-use crate::backstop::{self, MARGIN_NS};
+use crate::backstop::MARGIN_NS;
 use crate::clock;
 
 impl Worker<'_> {
@@ -45,35 +46,49 @@ impl Worker<'_> {
     /// Says by when this thread will have done its duty, and sets the timer that calls the backstop
     /// otherwise. A time that was said before and is near enough is left, as setting it costs a
     /// system call.
-    pub(super) fn push_backstop(&mut self) {
-        let Some(tid) = self.domain.backstop() else { return };
-        let policy = &self.domain.policy;
-        let patience = policy.patience_ns();
-        let said = self.vcpu.thread.back_by();
-        let wanted = match self.responsibility() {
-            None => u64::MAX,
-            Some(at) => {
-                let least = at.saturating_add(patience);
-                let most = least.saturating_add(MARGIN_NS);
-                if (least..=most).contains(&said) {
-                    return;
+    /// Answers what the thread is responsible for, and is the one place where it asks for that while it
+    /// is awake: notices are measured against an answer that it has said something for.
+    pub(super) fn push_backstop(&mut self) -> Option<u64> {
+        loop {
+            let said = self.vcpu.watch.back_by();
+            let duty = self.responsibility();
+            let Some(tid) = self.domain.backstop() else { return duty };
+            let wanted = match duty {
+                None => u64::MAX,
+                Some(at) => {
+                    let most = self.domain.policy.missed_at(at);
+                    if (most.saturating_sub(MARGIN_NS)..=most).contains(&said) {
+                        return duty;
+                    }
+                    most
                 }
-                most
-            }
-        };
-        if wanted == said {
-            return;
-        }
-        self.vcpu.thread.set_back_by(wanted);
-        if self.backstop.is_none() {
-            match HostTimer::for_thread(tid, backstop::signal_number()) {
-                Ok(timer) => self.backstop = Some(timer),
-                Err(error) => return tracing::warn!(%error, "no timer for the backstop"),
+            };
+            if wanted == said || self.vcpu.watch.say(said, wanted, tid, clock::now_ns()) {
+                return duty;
             }
         }
-        if let Some(timer) = &mut self.backstop {
-            timer.arm(Some(wanted).filter(|at| *at != u64::MAX), 0, clock::now_ns());
+    }
+
+    /// This slot is about to become active: what falls to it then is nobody else's any more, so the
+    /// thread is missed at it from now on.
+    pub(super) fn foresee(&self, hierarchy: &Hierarchy) {
+        let Some(tid) = self.domain.backstop() else { return };
+        let (slot, policy) = (self.vcpu.slot, &self.domain.policy);
+        if let Some(at) = hierarchy.prospect(slot) {
+            self.vcpu.watch.expect(policy.missed_at(at), tid);
         }
+        // What it was responsible for the last time, and says nothing for any more, shall not keep others
+        // from telling it.
+        let said = self.vcpu.watch.back_by();
+        if hierarchy.known(slot).is_some_and(|known| policy.missed_at(known) < said) {
+            hierarchy.forget_known(slot);
+        }
+    }
+
+    /// The thread ends: nobody is to miss it.
+    pub(super) fn unwatch(&self) {
+        let Some(tid) = self.domain.backstop() else { return };
+        while !self.vcpu.watch.say(self.vcpu.watch.back_by(), u64::MAX, tid, clock::now_ns()) {}
     }
 
     /// Arms the thread's host timer for the earliest time at which it has to be out of the guest,
@@ -86,8 +101,8 @@ impl Worker<'_> {
         let exact = match role {
             Role::Borrowed { own, .. } => earlier(guest, own),
             Role::Home => {
-                self.push_backstop();
-                earlier(guest, self.home_limit(late))
+                let duty = self.push_backstop();
+                earlier(guest, self.home_limit(duty, late))
             }
         };
         if exact.is_some_and(|at| at <= now) {
@@ -140,7 +155,7 @@ impl Worker<'_> {
     pub(super) fn await_duty(&self, own: Option<u64>, now: u64) -> u64 {
         let near = now.saturating_add(self.lead());
         let soon = |at: &u64| *at <= near;
-        let Some(at) = self.responsibility().filter(soon) else { return now };
+        let Some(at) = self.likely_responsibility().filter(soon) else { return now };
         let at = own.map_or(at, |own| own.min(at));
         let mut now = now;
         while now < at && !self.vcpu.thread.attention() && !self.vcpu.word.load().attention() {
@@ -155,11 +170,12 @@ impl Worker<'_> {
         if self.domain.armed_late_ns() == 0 { self.lead.ns() } else { 0 }
     }
 
-    pub(super) fn home_limit(&self, late: u64) -> Option<u64> {
-        let duty = self.responsibility().map(|at| {
+    pub(super) fn home_limit(&self, duty: Option<u64>, late: u64) -> Option<u64> {
+        let duty = duty.map(|at| {
             let aimed = at.saturating_add(late).saturating_sub(self.lead());
             aimed.max(self.turns.until())
         });
-        earlier(duty, self.rejoin_at)
+        // There is nothing to come back to where the hierarchy does not answer.
+        earlier(duty, self.rejoin_at.filter(|_| self.domain.sound().is_some()))
     }
 }

@@ -16,7 +16,7 @@ use tmigr::{Expire, Expired, Next, Notice, Slot};
 use super::budget::cut_for_own_timer;
 use super::cycle::{self, Leave, Role};
 use super::home::Worker;
-use super::{Held, Post, Stats, Vcpu};
+use super::{Held, Post, State, Stats, Vcpu};
 use crate::clock;
 
 /// How a served vCPU is given up when the pass re-queues it.
@@ -45,20 +45,18 @@ impl<'a> Worker<'a> {
     #[must_use]
     pub(super) fn duty_calls(&self, now: u64) -> bool {
         self.member
-            && self
-                .domain
-                .hierarchy()
-                .is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
+            && self.domain.sound().is_some_and(|h| h.requires_handle_remote(self.vcpu.slot, now))
     }
 
     /// Serves whoever is due, if it falls to this thread and is not the own guest's turn. `held` is
     /// the thread's own vCPU. Answers whether time has passed.
     pub(super) fn duty(&mut self, held: &Held<'_>) -> bool {
-        let Some(hierarchy) = self.domain.hierarchy() else { return false };
+        let Some(hierarchy) = self.domain.sound() else { return false };
         let limit = self.domain.policy.borrow_limit_ns;
         let started = clock::now_ns();
         self.rejoin_when_due(started);
         self.settle_membership();
+        self.become_active(hierarchy);
         let own_runs = self.turns.own_wants(held.runnable(), started, limit);
         self.set_busy(own_runs);
         if !held.runnable() {
@@ -89,6 +87,10 @@ impl<'a> Worker<'a> {
             };
             let pass = hierarchy.handle_remote(duty.w.vcpu.slot, now, &mut duty);
             duty.flush_wake();
+            if pass.stuck {
+                self.domain.stall();
+                return true;
+            }
             if duty.exhausted && self.relieve() {
                 return true;
             }
@@ -122,8 +124,17 @@ impl<'g> Duty<'_, '_, 'g> {
     /// The vCPU cannot or shall not be run here: its own thread looks at its timers.
     fn hand_over(&mut self, vcpu: &'g Vcpu) -> Expired {
         Stats::add(&self.w.vcpu.stats.handed_off, 1);
-        self.w.domain.post(vcpu, Post::Interrupt);
+        self.call(vcpu);
         Expired { next: Next::Foreign, stop: self.own_vcpu_calls() }
+    }
+
+    /// Makes whoever has the vCPU, or is to have it, look at its timers.
+    fn call(&self, vcpu: &'g Vcpu) {
+        self.w.domain.post(vcpu, Post::Interrupt);
+        // Whoever made it so may have been stopped before it woke the thread.
+        if vcpu.word.load().state() == State::Waking {
+            vcpu.thread.rouse();
+        }
     }
 
     /// `bad`: the run is one of those that count against the vCPU.
@@ -183,14 +194,16 @@ impl Expire for Duty<'_, '_, '_> {
         let late = waited > policy.patience_ns();
         let Some(mut held) = vcpu.borrow(self.w.vcpu.slot) else {
             // Somebody has it and is made to look at its own timers before it can park.
-            self.w.domain.post(vcpu, Post::Interrupt);
+            self.call(vcpu);
             return Expired { next: Next::Foreign, stop: self.own_vcpu_calls() };
         };
         let often = held.service.too_often(now, vcpu.vm.limits.min_timer_period_ns);
         let dear = vcpu.vm.meters.served.over_until(now).is_some();
-        if held.service.out(late || often) || dear {
+        // Its own thread does not come.
+        let stranded = vcpu.watch.is_missing();
+        if (held.service.out(late || often) || dear) && !stranded {
             vcpu.send_away();
-        } else if held.service.fits(policy.borrow_limit_ns) {
+        } else if held.service.fits(policy.borrow_limit_ns) || stranded {
             return self.serve(held, late || often);
         } else {
             held.service.forgive();
@@ -215,6 +228,16 @@ impl Expire for Duty<'_, '_, '_> {
                 self.wake = Some(held.vcpu);
                 held.hand_off();
             }
+        }
+    }
+
+    /// Its own thread looks after what could not be queued.
+    fn abandon(&mut self, _slot: Slot) {
+        if let Ending::Park(held) | Ending::HandOff(held) =
+            mem::replace(&mut self.ending, Ending::None)
+        {
+            self.wake = Some(held.vcpu);
+            held.hand_off();
         }
     }
 

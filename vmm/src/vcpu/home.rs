@@ -19,7 +19,7 @@ use super::cycle::{self, Leave, Role};
 use super::host_timer::HostTimer;
 use super::in_kernel;
 use super::lead::Lead;
-use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, hold_signal, signal_number};
+use super::{Backoff, Held, Share, State, Stats, Turns, Vcpu, earlier, hold_signal, signal_number};
 use crate::clock;
 use crate::domain::{Domain, TimerMode};
 use crate::gdb::rendezvous::Reason;
@@ -44,10 +44,10 @@ pub struct Worker<'a> {
     pub(super) share: Share,
     pub(super) turns: Turns,
     pub(super) lead: Lead,
-    /// Signals the backstop if this thread does not come back to its duty.
-    pub(super) backstop: Option<HostTimer>,
     /// The slot is available in the hierarchy.
     pub(super) member: bool,
+    /// It is to leave the hierarchy, which did not answer.
+    pub(super) leaving: bool,
     /// When a thread that used up its share comes back.
     pub(super) rejoin_at: Option<u64>,
     /// Until then the vCPU's timers are this thread's own, as others were late with them.
@@ -59,7 +59,7 @@ pub struct Worker<'a> {
     pub(super) late_passes: u8,
     /// How long before a time-out of its sleep this thread is woken.
     pub(super) sleep_lead: Lead,
-    /// The own next expiry while parked without a hierarchy.
+    /// The own next expiry while parked without a hierarchy, or with one that did not answer.
     pub(super) own_expiry: Option<u64>,
 }
 
@@ -118,8 +118,8 @@ impl<'a> Worker<'a> {
             turns: Turns::default(),
             lead: Lead::default(),
             share: Share::new(domain.policy.borrow_share_percent, clock::now_ns()),
-            backstop: None,
             member: false,
+            leaving: false,
             rejoin_at: None,
             alone_until: None,
             alone: Backoff::new(clock::now_ns()),
@@ -172,6 +172,7 @@ impl<'a> Worker<'a> {
                     Stats::add(&vcpu.stats.stale_timeouts, u64::from(woken_for.is_some()));
                     woken_for = expiry.map(|at| self.time_out(at));
                     vcpu.thread.sleep(woken_for);
+                    vcpu.watch.set_missing(false);
                 }
                 // Whoever has it wakes this thread if it is needed.
                 State::Borrowed(_)
@@ -180,6 +181,9 @@ impl<'a> Worker<'a> {
                 | State::Paused
                 | State::Stopped => {
                     woken_for = None;
+                    if self.leaving {
+                        self.quit();
+                    }
                     vcpu.thread.sleep(None);
                 }
             }
@@ -209,10 +213,7 @@ impl<'a> Worker<'a> {
 
     /// What the parked vCPU's thread has to be back for.
     fn parked_expiry(&self) -> Option<u64> {
-        match self.domain.hierarchy().filter(|_| self.member) {
-            Some(hierarchy) => hierarchy.responsibility(self.vcpu.slot),
-            None => self.own_expiry,
-        }
+        earlier(self.own_expiry, self.responsibility())
     }
 
     /// Runs the vCPU until it is parked (`true`) or has ended (`false`).
@@ -285,6 +286,7 @@ impl<'a> Worker<'a> {
         self.set_busy(false);
         self.quit();
         self.still_timers();
+        self.unwatch();
         held.finish();
     }
 

@@ -1,4 +1,4 @@
-//! The one host timer of a vCPU thread.
+//! A host timer of a vCPU thread.
 //!
 //! Owns a POSIX timer on the monotonic clock that signals its thread, and what it is armed for.
 //! Must not know what for: the run loop hands it the earliest time at which there is anything to do.
@@ -32,20 +32,8 @@ impl HostTimer {
     ///
     /// # Errors
     /// What `timer_create(2)` says, `EAGAIN` when the process has too many timers or queued signals.
-    pub fn for_thread(tid: i32, signal: libc::c_int) -> io::Result<Self> {
-        let mut id: libc::timer_t = ptr::null_mut();
-        // SAFETY: an all-zero sigevent is valid; both structures outlive the call.
-        let rc = unsafe {
-            let mut event: libc::sigevent = mem::zeroed();
-            event.sigev_notify = libc::SIGEV_THREAD_ID;
-            event.sigev_signo = signal;
-            event.sigev_notify_thread_id = tid;
-            libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut id)
-        };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(HostTimer { id, armed: None, settings: 0 })
+    fn for_thread(tid: i32, signal: libc::c_int) -> io::Result<Self> {
+        Ok(HostTimer { id: create(tid, signal)?, armed: None, settings: 0 })
     }
 
     /// Arms the timer so that it fires at `at`, or up to `late` nanoseconds after it; `None` disarms
@@ -84,13 +72,7 @@ impl HostTimer {
 
     /// Absolute time; 0 disarms (timer_settime(2)).
     fn set(&mut self, at: u64) {
-        // SAFETY: an all-zero itimerspec is valid; `id` is a timer of this process.
-        unsafe {
-            let mut spec: libc::itimerspec = mem::zeroed();
-            spec.it_value.tv_sec = i64::try_from(at / 1_000_000_000).unwrap_or(i64::MAX);
-            spec.it_value.tv_nsec = (at % 1_000_000_000) as i64;
-            libc::timer_settime(self.id, libc::TIMER_ABSTIME, &spec, ptr::null_mut());
-        }
+        set(self.id, at);
         self.settings += 1;
         self.armed = (at != 0).then_some(at);
     }
@@ -98,7 +80,37 @@ impl HostTimer {
 
 impl Drop for HostTimer {
     fn drop(&mut self) {
-        // SAFETY: `id` is ours and not used afterwards.
-        unsafe { libc::timer_delete(self.id) };
+        delete(self.id);
     }
+}
+
+/// A disarmed timer that signals the thread `tid` of this process.
+pub(super) fn create(tid: i32, signal: libc::c_int) -> io::Result<libc::timer_t> {
+    let mut id: libc::timer_t = ptr::null_mut();
+    // SAFETY: an all-zero sigevent is valid; both structures outlive the call.
+    let rc = unsafe {
+        let mut event: libc::sigevent = mem::zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = signal;
+        event.sigev_notify_thread_id = tid;
+        libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut id)
+    };
+    if rc == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets a timer to fire at `at`, in host monotonic ns; 0 disarms it. It may be any thread's.
+pub(super) fn set(id: libc::timer_t, at: u64) {
+    // SAFETY: an all-zero itimerspec is valid; a number that names no timer is refused.
+    unsafe {
+        let mut spec: libc::itimerspec = mem::zeroed();
+        spec.it_value.tv_sec = i64::try_from(at / 1_000_000_000).unwrap_or(i64::MAX);
+        spec.it_value.tv_nsec = (at % 1_000_000_000) as i64;
+        libc::timer_settime(id, libc::TIMER_ABSTIME, &spec, ptr::null_mut());
+    }
+}
+
+/// Deletes a timer of the caller's, who does not use it any more.
+pub(super) fn delete(id: libc::timer_t) {
+    // SAFETY: a number that names no timer is refused.
+    unsafe { libc::timer_delete(id) };
 }

@@ -9,7 +9,6 @@
 //! | `place` | its thread: `HOST`/`GUEST`; a kicker: `GUEST -> KICKED` | kickers | SeqCst; a kicker's flag (a run word's `PENDING`, `attention`) is written before `place` is read, the thread writes `place` before it reads the flags (race 2) |
 //! | `attention` | kickers set, its thread clears | its thread | SeqCst, as above |
 //! | `futex` | its thread `AWAKE -> ASLEEP -> AWAKE`; a waker: `-> TOKEN` | both | SeqCst exchange; a token left while awake makes the next sleep return at once (race 3) |
-//! | `back_by` | its thread; the backstop takes back what is void | the backstop | relaxed: a figure to be compared with the clock |
 //!
 //! The signal is blocked in a vCPU thread's host code and unblocked by KVM while it runs the guest (KVM
 //! API, "KVM_SET_SIGNAL_MASK"). So it is never delivered, which would cost a stack frame and a system
@@ -30,7 +29,7 @@ use std::fmt;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use kvm_bindings::{KVMIO, kvm_signal_mask};
 use kvm_ioctls::VcpuFd;
@@ -122,7 +121,6 @@ pub struct ThreadState {
     attention: AtomicBool,
     futex: Nap,
     tid: AtomicI32,
-    back_by: AtomicU64,
 }
 
 impl Default for ThreadState {
@@ -132,7 +130,6 @@ impl Default for ThreadState {
             attention: AtomicBool::new(false),
             futex: Nap::new(),
             tid: AtomicI32::new(0),
-            back_by: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -170,24 +167,6 @@ impl ThreadState {
             Place::Host if self.futex.asleep() => Place::Asleep,
             place => place,
         }
-    }
-
-    /// The thread says by when it will have looked at its duty in the hierarchy, in host monotonic ns;
-    /// `u64::MAX`: it has none.
-    pub fn set_back_by(&self, at: u64) {
-        self.back_by.store(at, Ordering::Relaxed);
-    }
-
-    /// Takes back what the thread said, unless it has said something else since.
-    pub fn drop_back_by(&self, said: u64) {
-        let nothing = u64::MAX;
-        let _ = self.back_by.compare_exchange(said, nothing, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// What the thread said last.
-    #[must_use]
-    pub fn back_by(&self) -> u64 {
-        self.back_by.load(Ordering::Relaxed)
     }
 
     /// Gets the thread out of whatever guest it is in. In host code it looks at its flags before it
@@ -229,11 +208,24 @@ impl ThreadState {
     /// Wakes the thread if it sleeps in [`ThreadState::sleep`], or lets its next sleep return at
     /// once. Answers whether it slept.
     pub fn wake(&self) -> bool {
-        if !self.futex.wake() {
-            return false;
+        let slept = self.futex.wake();
+        if slept {
+            self.wake_futex();
         }
+        slept
+    }
+
+    /// The same for a thread that somebody may have begun to wake and was stopped: the word says that it
+    /// is awake then, and it sleeps on in the kernel. Answers whether it slept.
+    pub fn rouse(&self) -> bool {
+        let _ = self.futex.wake();
+        self.wake_futex()
+    }
+
+    /// Answers whether anybody slept.
+    fn wake_futex(&self) -> bool {
         // SAFETY: the futex word outlives the call; FUTEX_WAKE takes no further pointer.
-        unsafe {
+        let woken = unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.futex.as_ptr(),
@@ -241,7 +233,7 @@ impl ThreadState {
                 1,
             )
         };
-        true
+        woken > 0
     }
 
     /// Sleeps until woken or until `deadline` (host monotonic nanoseconds; `None`: no time-out).

@@ -2,8 +2,10 @@
 //!
 //! Owns coming, going idle, leaving for a while and coming back: an isolated vCPU is no member, one that
 //! others were late with is none for a while, and a busy thread that used up its share, or does its
-//! duty late, hands the whole of it to somebody else. Must not know how a vCPU is run, nor how timers are
-//! set.
+//! duty late, hands the whole of it to somebody else. A thread that gets no answer of the hierarchy looks
+//! after its own vCPU's timer. Must not know how a vCPU is run, nor how timers are set.
+
+use tmigr::{Hierarchy, SlotError};
 
 use super::Stats;
 use super::home::Worker;
@@ -15,13 +17,26 @@ const LATE_PASSES: u8 = 2;
 impl Worker<'_> {
     /// The vCPU is about to run: its slot becomes active.
     pub(super) fn activate(&mut self) {
-        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        let Some(hierarchy) = self.domain.sound() else { return };
         self.settle_membership();
+        self.become_active(hierarchy);
+    }
+
+    /// A member's slot is active while its thread has its vCPU.
+    pub(super) fn become_active(&mut self, hierarchy: &Hierarchy) {
         if self.member && hierarchy.is_idle(self.vcpu.slot) {
+            self.foresee(hierarchy);
             match hierarchy.activate(self.vcpu.slot) {
                 Ok(notices) => self.domain.deliver(self.vcpu, notices),
-                Err(error) => tracing::error!(%error, "cannot become active in the hierarchy"),
+                Err(error) => self.refused(&error, "cannot become active in the hierarchy"),
             }
+        }
+    }
+
+    fn refused(&self, error: &SlotError, what: &str) {
+        match error {
+            SlotError::Stuck => self.domain.stall(),
+            error => tracing::error!(slot = self.vcpu.slot.0, %error, "{what}"),
         }
     }
 
@@ -70,42 +85,48 @@ impl Worker<'_> {
             self.end_leave();
             self.quit();
         }
-        let back = match self.domain.hierarchy().filter(|_| !out) {
-            None => {
-                self.own_expiry = next;
-                next
+        let sound = self.domain.sound().filter(|_| !out);
+        let told = sound.and_then(|hierarchy| self.become_idle(hierarchy, next));
+        self.own_expiry = if told.is_some() { None } else { next };
+        self.rest_timer(told.unwrap_or(next));
+    }
+
+    /// Answers what the thread has to be back for; `None`: the hierarchy does not look after the vCPU's
+    /// timer.
+    fn become_idle(&mut self, hierarchy: &Hierarchy, next: Option<u64>) -> Option<Option<u64>> {
+        if !self.member {
+            self.end_leave();
+            self.share.halted(clock::now_ns());
+            self.join(false);
+        }
+        if !self.member {
+            return None;
+        }
+        self.become_active(hierarchy);
+        match hierarchy.deactivate(self.vcpu.slot, next) {
+            Ok(wakeup) => {
+                self.domain.deliver(self.vcpu, wakeup.notices);
+                Some(wakeup.first)
             }
-            Some(hierarchy) => {
-                if !self.member {
-                    self.end_leave();
-                    self.share.halted(clock::now_ns());
-                    self.join(false);
-                }
-                match hierarchy.deactivate(self.vcpu.slot, next) {
-                    Ok(wakeup) => {
-                        self.domain.deliver(self.vcpu, wakeup.notices);
-                        wakeup.first
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "cannot become idle in the hierarchy");
-                        next
-                    }
-                }
+            Err(error) => {
+                self.refused(&error, "cannot become idle in the hierarchy");
+                None
             }
-        };
-        self.rest_timer(back);
+        }
     }
 
     pub(super) fn join(&mut self, idle: bool) {
-        let Some(hierarchy) = self.domain.hierarchy() else { return };
+        let Some(hierarchy) = self.domain.sound() else { return };
+        if !idle {
+            self.foresee(hierarchy);
+        }
         match hierarchy.available(self.vcpu.slot, idle) {
             Ok(notices) => {
                 self.member = true;
+                self.leaving = false;
                 self.domain.deliver(self.vcpu, notices);
             }
-            Err(error) => {
-                tracing::error!(slot = self.vcpu.slot.0, %error, "cannot join the hierarchy")
-            }
+            Err(error) => self.refused(&error, "cannot join the hierarchy"),
         }
     }
 
@@ -114,13 +135,19 @@ impl Worker<'_> {
         if !self.member {
             return;
         }
-        self.member = false;
-        self.push_backstop();
-        let left = hierarchy.unavailable(self.vcpu.slot);
+        let sound = self.domain.sound().is_some();
+        let left = sound.then(|| hierarchy.unavailable(self.vcpu.slot));
+        let Some(left) = left.filter(|left| !left.stuck) else {
+            self.leaving = true;
+            return self.domain.stall();
+        };
+        (self.member, self.leaving) = (false, false);
         self.domain.deliver(self.vcpu, left.notices);
         if left.trigger.is_some() {
-            self.domain.summon(self.vcpu.slot);
+            self.domain.summon(self.vcpu.slot, left.trigger);
         }
+        // Not before: until somebody else has the duty this thread is missed at it.
+        self.push_backstop();
     }
 
     /// The share is used up, or the duty was done late: the slot leaves the hierarchy for a while, and
@@ -144,7 +171,7 @@ impl Worker<'_> {
     /// Whether this pass, like those before it, begins later than timers may be served: the host, or
     /// the own guest, keeps the thread from its duty.
     pub(super) fn was_late_again(&mut self, now: u64) -> bool {
-        let Some(at) = self.responsibility().filter(|at| *at <= now) else { return false };
+        let Some(at) = self.likely_responsibility().filter(|at| *at <= now) else { return false };
         let late = now - at > self.domain.policy.patience_ns();
         self.late_passes = if late { self.late_passes + 1 } else { 0 };
         self.late_passes >= LATE_PASSES
@@ -160,7 +187,14 @@ impl Worker<'_> {
         }
     }
 
+    /// What the thread has to be ready to work for, after which notices are measured; it says something
+    /// for that ([`Worker::push_backstop`]), or sleeps.
     pub(super) fn responsibility(&self) -> Option<u64> {
-        self.domain.hierarchy().filter(|_| self.member)?.responsibility(self.vcpu.slot)
+        self.domain.sound().filter(|_| self.member)?.responsibility(self.vcpu.slot)
+    }
+
+    /// The same without a consequence.
+    pub(super) fn likely_responsibility(&self) -> Option<u64> {
+        self.domain.sound().filter(|_| self.member)?.peek_responsibility(self.vcpu.slot)
     }
 }

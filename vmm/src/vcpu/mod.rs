@@ -25,6 +25,7 @@ mod membership;
 mod models;
 mod place;
 mod sync;
+mod watch;
 mod word;
 
 use std::cell::UnsafeCell;
@@ -50,6 +51,7 @@ pub(crate) use host_timer::HostTimer;
 pub(crate) use kick::Entry;
 pub use kick::{Place, ThreadState, admit_signal, hold_signal, signal_number, take_signal};
 pub use lateness::Lateness;
+pub use watch::Watch;
 pub use word::{Post, RunWord, Snapshot, State, Tell};
 
 /// What only the holder of the run word may touch.
@@ -232,6 +234,8 @@ pub struct Vcpu {
     pub inbox: Inbox,
     /// Its home thread.
     pub thread: ThreadState,
+    /// When its home thread is missed at its duty.
+    pub watch: Watch,
     /// Its counters.
     pub stats: Stats,
     /// How late its timers were looked after while it was parked.
@@ -280,6 +284,7 @@ impl Vcpu {
             word: RunWord::new(core.wait_sipi),
             inbox: Inbox::new(),
             thread: ThreadState::default(),
+            watch: Watch::default(),
             stats: Stats::default(),
             lateness: Lateness::default(),
             expiry: AtomicU64::new(u64::MAX),

@@ -9,6 +9,8 @@
 //! | `race4_*` | a pause against its own withdrawal: a resumed vCPU stays paused |
 //! | `race5_*` | a stop against a borrowed run and its hand-off: a vCPU that never ends |
 //! | `race6_*` | two migrators and a home thread's time-out: two holders; or a timer that neither expires |
+//! | `race7_*` | the end of a stall against a halt: a vCPU parked with its timer queued nowhere |
+//! | `race8_*` | a look at a vCPU whose waker is stopped, against the beginning of a sleep: never woken |
 //!
 //! A wake of the home thread is its run, here in the thread that woke it: what the scheduler does
 //! between the two is among the orders that are tried. Owned state is a checked cell: two holders at a
@@ -277,4 +279,77 @@ fn race6_two_migrators_and_a_time_out_never_hold_it_together() {
         assert_eq!(w.word.load().state(), State::Parked);
         assert_eq!(w.inbox.load(Ordering::Acquire), 0);
     });
+}
+
+#[test]
+fn race7_the_end_of_a_stall_reaches_a_thread_that_halts_without_the_hierarchy() {
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = std::sync::Arc::clone(&executions);
+    loom::model(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // The word, the mark, and whether the timer was queued at the last halt.
+        let shared = Arc::new((RunWord::new(false), AtomicBool::new(true), AtomicBool::new(false)));
+        assert!(shared.0.take_waking());
+        fn halt((word, stalled, queued): &(RunWord, AtomicBool, AtomicBool)) {
+            loop {
+                let _ = word.clear_pending();
+                queued.store(!stalled.load(Ordering::SeqCst), Ordering::SeqCst);
+                if word.park() {
+                    return;
+                }
+            }
+        }
+        let backstop = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.1.store(false, Ordering::SeqCst);
+                if shared.0.post(Post::Interrupt) == Tell::WakeHome {
+                    assert!(shared.0.take_waking());
+                    halt(&shared);
+                }
+            })
+        };
+        halt(&shared);
+        backstop.join().expect("it does not panic");
+        assert_eq!(shared.0.load().state(), State::Parked);
+        assert!(shared.2.load(Ordering::SeqCst), "its timer is queued nowhere");
+    });
+    let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
+    println!("race 7: {executions} executions with all preemptions");
+}
+
+#[test]
+fn race8_thread_whose_waker_was_stopped_is_woken_by_whoever_looks() {
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = std::sync::Arc::clone(&executions);
+    loom::model(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let shared = Arc::new((RunWord::new(false), Nap::new(), AtomicBool::new(false)));
+        assert!(shared.0.take_waking() && shared.0.park());
+        let looker = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (word, nap, woken) = &*shared;
+                // Whoever posts goes no further than this.
+                let _ = word.post(Post::Interrupt);
+                // Or to this one, before it has told the kernel.
+                let _ = nap.wake();
+                // So whoever looks tells the kernel in any case.
+                if word.load().state() == State::Waking {
+                    let _ = nap.wake();
+                    woken.store(true, Ordering::SeqCst);
+                }
+            })
+        };
+        let (word, nap, woken) = &*shared;
+        let mut sleeps = false;
+        if !word.take_waking() {
+            sleeps = nap.begin() && nap.asleep();
+        }
+        looker.join().expect("it does not panic");
+        let wakes = !nap.asleep() || woken.load(Ordering::SeqCst);
+        assert!(!sleeps || wakes, "it sleeps on");
+    });
+    let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
+    println!("race 8: {executions} executions with all preemptions");
 }
