@@ -7,7 +7,7 @@
 //! ACPI tables say too. Sources: SDM volume 2, CPUID; AMD's Architecture Programmer's Manual volume
 //! 3, appendix E.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use thiserror::Error;
 
 use crate::cpu_features::{CpuFeatures, FeatureError};
@@ -102,8 +102,7 @@ pub fn for_vcpu(
     options: &Options,
     features: &CpuFeatures,
 ) -> Result<CpuId, CpuidError> {
-    let supported =
-        host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CpuidError::Supported)?;
+    let supported = host.supported_cpuid().map_err(CpuidError::Supported)?;
     let mut entries = adapt(supported.as_slice(), options);
     features.apply(&mut entries, supported.as_slice(), options.user_apic)?;
     CpuId::from_entries(&entries).map_err(|_| CpuidError::TooLong)
