@@ -211,6 +211,10 @@ fn resident_kib() -> u64 {
 #[test]
 fn vms_that_come_and_go_leave_nothing_behind() {
     needs_kvm!();
+    let number = |name: &str, default| {
+        std::env::var(name).map_or(default, |text| text.parse::<u32>().expect("a number"))
+    };
+    let (cycles, staying) = (number("LIFECYCLE_CYCLES", 100), number("LIFECYCLE_VMS", 2));
     if std::env::var_os("SIESTA_LIFECYCLE_CHURN").is_none() {
         let own = std::env::current_exe().expect("this program");
         let mut command = std::process::Command::new(own);
@@ -220,18 +224,15 @@ fn vms_that_come_and_go_leave_nothing_behind() {
             "--exact",
             "--nocapture",
         ]);
-        let ended = siesta_tests::Running::start(command).wait();
+        let patience = siesta_tests::PATIENCE * cycles.div_ceil(100).max(1);
+        let ended = siesta_tests::Running::start(command).wait_for(patience);
         assert_eq!(ended.status, 0, "{ended:#?}");
         return;
     }
-    let number = |name: &str, default| {
-        std::env::var(name).map_or(default, |text| text.parse::<usize>().expect("a number"))
-    };
-    let (cycles, staying) = (number("LIFECYCLE_CYCLES", 100), number("LIFECYCLE_VMS", 2));
     let ground = Ground::new();
     for mode in ALL_MODES {
         let vms = (0..staying).map(|_| guest("tick", "hz=100")).collect();
-        let mut fleet = ground.fleet(mode, vms, staying as u32 + 4);
+        let mut fleet = ground.fleet(mode, vms, staying + 4);
         let cycle = |fleet: &mut Fleet| {
             let vms = [guest("tick", "hz=1000"), with_cpus(guest("ipi", ""), 3)];
             let ids = vms.map(|vm| ground.create(fleet, vm));
@@ -251,7 +252,7 @@ fn vms_that_come_and_go_leave_nothing_behind() {
         assert!(grown < 2048, "{mode:?}: {grown} KiB more after {cycles} cycles");
         // The test's two, the event loop, the backstop, and the two VMs'. A joined one may be listed for a moment.
         until(&format!("threads are left behind: {:?}", threads()), || {
-            threads().len() <= 4 + staying
+            threads().len() <= 4 + staying as usize
         });
     }
 }
