@@ -1,6 +1,7 @@
 //! Behaviour of the local APIC. Only the races and the invariants look behind its public interface.
 
 mod base_model;
+mod calibration;
 mod deadline;
 mod inbox;
 mod ipi;
