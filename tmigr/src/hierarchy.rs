@@ -174,14 +174,23 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
         let sound = sync::is_free(&self.availability)
             && self.slots.iter().all(|state| sync::is_free(&state.data))
             && self.groups.ids().all(|id| self.groups.get(id).is_free());
-        if sound {
-            for slot in sync::lock(&self.unfinished).drain(..) {
-                if let Some(state) = self.state(slot) {
-                    sync::lock(&state.data).remote = false;
+        sound && self.finish()
+    }
+
+    /// Ends passes that could not queue what they had expired. `false`: a lock was not to be had.
+    fn finish(&self) -> bool {
+        let Some(mut unfinished) = sync::try_lock(&self.unfinished) else { return false };
+        unfinished.retain(|slot| match self.state(*slot) {
+            Some(state) => match sync::try_lock(&state.data) {
+                Some(mut data) => {
+                    data.remote = false;
+                    false
                 }
-            }
-        }
-        sound
+                None => true,
+            },
+            None => false,
+        });
+        unfinished.is_empty()
     }
 
     /// The most levels that the tree may grow to; 0: one slot, no hierarchy.

@@ -73,12 +73,21 @@ fn wait_for<'a, T>(mutex: &'a Mutex<T>, waiting: &Waiting) -> Option<MutexGuard<
     None
 }
 
+/// The lock, if nobody has it.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    #[cfg(not(loom))]
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+    #[cfg(loom)]
+    mutex.try_lock().ok()
+}
+
 /// Whether nobody has the lock.
 pub(crate) fn is_free<T>(mutex: &Mutex<T>) -> bool {
-    #[cfg(not(loom))]
-    return !matches!(mutex.try_lock(), Err(TryLockError::WouldBlock));
-    #[cfg(loom)]
-    return mutex.try_lock().is_ok();
+    try_lock(mutex).is_some()
 }
 
 /// Locks, whether or not a callback panicked with the lock held: every critical section leaves

@@ -279,6 +279,10 @@ impl Domain {
             if self.try_to_give_up(hierarchy, slot) {
                 return;
             }
+            // Whoever has the lock may be stopped for long.
+            if self.is_stalled() {
+                break;
+            }
             thread::yield_now();
         }
         self.leave_to_backstop(slot);

@@ -8,12 +8,13 @@
 //! | `back_by` | its thread; others, only earlier; the backstop takes back what is void | all | SeqCst: whoever changed it sets the timer and looks again, so that the last setting is for the last value |
 //! | `missing` | the backstop sets, the thread clears when it wakes | the backstop, migrators | relaxed: a hint who can run the thread's own vCPU |
 //! | `timer` | whoever needs it first | the same | acquire/release; 0: there is none yet |
+//! | `settings` | whoever is about to set the timer counts that | the same, afterwards | SeqCst: whose number is not the last one may have set it over somebody else's time, and sets it again |
 //!
 //! Others say it for the thread when they leave something to it: it may be stopped before it hears of that.
 
 #![allow(unsafe_code)] // a POSIX timer that several threads set
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::host_timer;
 use crate::backstop;
@@ -26,6 +27,7 @@ pub struct Watch {
     missing: AtomicBool,
     /// The kernel's number of the timer, plus one.
     timer: AtomicUsize,
+    settings: AtomicU32,
 }
 
 impl Default for Watch {
@@ -34,6 +36,7 @@ impl Default for Watch {
             back_by: AtomicU64::new(NEVER),
             missing: AtomicBool::new(false),
             timer: AtomicUsize::new(0),
+            settings: AtomicU32::new(0),
         }
     }
 }
@@ -68,11 +71,12 @@ impl Watch {
     #[must_use]
     pub(super) fn say(&self, said: u64, at: u64, backstop: i32, now: u64) -> bool {
         // The timer first: a thread that is stopped between the two is called for in time.
-        if at != NEVER || said > now {
-            self.set(at, backstop);
-        }
+        let number = (at != NEVER || said > now).then(|| self.set(at, backstop));
         let alone = self.back_by.compare_exchange(said, at, Ordering::SeqCst, Ordering::SeqCst);
-        self.settle(at, backstop);
+        // Without a setting the time is over, and with it the timer; others who have spoken have set it.
+        if let Some(number) = number {
+            self.settle(at, number, backstop);
+        }
         alone.is_ok()
     }
 
@@ -82,31 +86,36 @@ impl Watch {
         if said <= at {
             return;
         }
-        self.set(at, backstop);
+        let number = self.set(at, backstop);
         while said > at {
             match self.back_by.compare_exchange(said, at, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => break,
                 Err(seen) => said = seen,
             }
         }
-        self.settle(at, backstop);
+        self.settle(at, number, backstop);
     }
 
-    /// Sets the timer, which was set for `armed`, until it is set for what was said last.
-    fn settle(&self, mut armed: u64, backstop: i32) {
+    /// Sets the timer, which was set for `armed` as the setting of that number, until it is set for what was
+    /// said last, and by nobody else since.
+    fn settle(&self, mut armed: u64, mut number: u32, backstop: i32) {
         loop {
             let said = self.back_by();
-            if said == armed {
+            if said == armed && self.settings.load(Ordering::SeqCst) == number {
                 return;
             }
-            self.set(said, backstop);
+            number = self.set(said, backstop);
             armed = said;
         }
     }
 
-    fn set(&self, at: u64, backstop: i32) {
-        let Some(timer) = self.timer(at != NEVER, backstop) else { return };
-        host_timer::set(timer, if at == NEVER { 0 } else { at });
+    /// Answers the number of this setting, which is taken first: whoever sets the timer meanwhile has another.
+    fn set(&self, at: u64, backstop: i32) -> u32 {
+        let number = self.settings.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        if let Some(timer) = self.timer(at != NEVER, backstop) {
+            host_timer::set(timer, if at == NEVER { 0 } else { at });
+        }
+        number
     }
 
     /// The timer, made if it is needed and there is none.
@@ -179,19 +188,37 @@ mod tests {
         assert_eq!(watch.back_by(), NEVER);
     }
 
+    /// For how long the kernel's timer is set still, in ns; 0: it is not.
+    fn remaining(watch: &Watch) -> u64 {
+        let timer = (watch.timer.load(Ordering::SeqCst) - 1) as libc::timer_t;
+        // SAFETY: an all-zero itimerspec is valid, and outlives the call; the timer is the watch's.
+        let left = unsafe {
+            let mut left: libc::itimerspec = std::mem::zeroed();
+            assert_eq!(libc::timer_gettime(timer, &mut left), 0);
+            left
+        };
+        left.it_value.tv_sec as u64 * 1_000_000_000 + left.it_value.tv_nsec as u64
+    }
+
     #[test]
-    fn threads_that_speak_at_the_same_time_leave_the_earliest() {
-        let watch = Watch::default();
-        std::thread::scope(|s| {
-            for thread in 0..4 {
-                let watch = &watch;
-                s.spawn(move || {
-                    for round in 0..500 {
-                        watch.expect(FAR - round * 4 - thread, me());
-                    }
-                });
-            }
-        });
-        assert_eq!(watch.back_by(), FAR - 499 * 4 - 3);
+    fn threads_that_speak_at_the_same_time_leave_the_earliest_in_the_timer() {
+        const SECOND: u64 = 1_000_000_000;
+        for _ in 0..20 {
+            let watch = Watch::default();
+            std::thread::scope(|s| {
+                for thread in 0..4 {
+                    let watch = &watch;
+                    s.spawn(move || {
+                        for round in 0..200 {
+                            watch.expect(FAR - (round * 4 + thread) * SECOND, me());
+                        }
+                    });
+                }
+            });
+            let earliest = FAR - (199 * 4 + 3) * SECOND;
+            assert_eq!(watch.back_by(), earliest);
+            let set_for = crate::clock::now_ns() + remaining(&watch);
+            assert!(set_for.abs_diff(earliest) < SECOND / 2, "{set_for} for {earliest}");
+        }
     }
 }
