@@ -31,6 +31,7 @@ measure() { # printed as 'NAME SECONDS', by whichever machine runs this
   boot() {
     local name=$1 began up=
     shift
+    rm -f /tmp/boot-times.out
     mkfifo /tmp/boot-times.out
     began=$(date +%s%N)
     timeout 100 "$@" </dev/null >/tmp/boot-times.out 2>&1 &

@@ -41,6 +41,10 @@ else
 fi
 grep 'not ok' "$out/cyclic" && exit 1
 for mode in kernel thread migrate; do
+  [ "$(grep -c "^$mode " "$out/cyclic")" = "$rounds" ] ||
+    { echo "cyclic: not all rounds of mode $mode came to their ends" >&2; exit 1; }
+done
+for mode in kernel thread migrate; do
   sed -n "s/^$mode //p" "$out/cyclic" | sort -n -k 2,2 | awk -v mode=$mode '
     { least = !NR || NR == 1 || $1 < least ? $1 : least; mean[NR] = $2; most = $3 > most ? $3 : most }
     END { if (NR) print mode, mean[int((NR + 1) / 2)], mean[1], mean[NR], least, most }'

@@ -97,13 +97,13 @@ devices() {
   cp "$out/io/files.img" "$work/files.img"
   cp "$out/io/files.img" "$work/ro.img"
   truncate -s 64M "$work/scratch.img"
-  "$out/io/streams" unix-listen "$work/v.sock_1000" "$mib" >"$work/stream.1" 2>&1 &
+  timeout 1800 "$out/io/streams" unix-listen "$work/v.sock_1000" "$mib" >"$work/stream.1" 2>&1 &
   local first=$!
   create devices "siesta.run=/tests/io.sh siesta.mib=$mib siesta.operations=$operations siesta.pings=$pings" \
     --disk "$work/files.img" --disk "$work/scratch.img,direct" --disk "$work/ro.img,ro" --rng \
     --net tap=tap0 --vsock "cid=3,path=$work/v.sock" --virtio-console "$work/hvc" --balloon
   works a-locked-disk-is-refused sh -c "! '$siesta' run --image hello --disk '$work/files.img'"
-  line devices '^siesta-guest: net' || bad devices-come-to-the-network 'see below'
+  line devices '^siesta-guest: net' || { bad devices-come-to-the-network 'see below'; kill "$first"; }
   ip netns exec "$net" "$out/io/ping" -q -f -c "$pings" 10.9.0.2 >"$work/ping" 2>&1
   if grep -q ' 0% packet loss' "$work/ping"; then good net-flood-from-the-host
   else bad net-flood-from-the-host "$(tail -n 2 "$work/ping")"; fi
@@ -176,6 +176,8 @@ alone() { # name, status, options...
 }
 power() {
   alone reboot 0
+  # One that went on would have powered off, with the same status.
+  works reboot-was-one sh -c "! grep -q '^siesta-guest: status' '$work/reboot'"
   alone panic 8
   alone button 0 --shutdown-timeout 60
   works button-was-seen grep -q '^siesta-guest: button' "$work/button"

@@ -11,9 +11,8 @@
 #   -t  wall-clock limit of each part and mode (300; with -f 2400)
 #
 # OUTDIR: make-root.sh's, made with -i. Prints 'ok NAME' and 'not ok NAME: WHY'; its status is how
-# many parts failed. Multi-threaded TCG loses a kernel now and then, or leaves one
-# standing: a part that failed is run again, twice at most, and all of it is shown.
-# What is wrong with siesta shows again.
+# many parts failed. Multi-threaded TCG loses a kernel now and then, or leaves the
+# emulated host standing: such a part is run again, twice at most, and all of it is shown.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,/^set -eu/{/^#/p}' "$0" >&2; exit 2; }
@@ -42,11 +41,13 @@ for mode in $modes; do
     status=1
     for try in 1 2 3; do
       if one "$mode" "$part"; then status=0; else status=$?; fi
-      [ $status != 0 ] || break
+      # Its host has not come to the end, or has lost a kernel: nobody knows what that says of siesta. All else
+      # is siesta's until it is explained.
+      [ $status = 124 ] || [ $status = 125 ] || grep -q 'TASK stack guard page' "$out/io.$mode.$part" || break
       echo "io: $mode $part: status $status, try $try:"
       sed "s/^/$mode, try $try: /" "$out/io.$mode.$part"
     done
-    [ $status != 0 ] || sed "s/^/$mode: /" "$out/io.$mode.$part"
+    sed "s/^/$mode: /" "$out/io.$mode.$part"
     [ $status = 0 ] || failed=$((failed + 1))
   done
 done

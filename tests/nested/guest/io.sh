@@ -25,15 +25,22 @@ works blocks-check blocks check /dev/vdb 32 "$operations" 128 1
 cat /tmp/works
 bound=$(basename "$(readlink /sys/block/vdb/device)")
 driver=/sys/bus/virtio/drivers/virtio_blk
+# A disk that was bound again is there a little later.
+await_disk() {
+  tries=0
+  while [ ! -b /dev/vdb ] && [ $tries -lt 200 ]; do usleep 50000; tries=$((tries + 1)); done
+}
 for round in 1 2 3; do
+  await_disk
   blocks check /dev/vdb 32 1000000 64 2 >/tmp/cut 2>&1 &
   sleep 1
   works "unbind-in-flight-$round" sh -c "echo $bound >$driver/unbind"
   wait $!
   check "request-has-failed-$round" $? = 1
+  works "and-nothing-else-$round" grep -qE 'request failed|io_submit failed|flush failed|cannot be' /tmp/cut
   works "bind-again-$round" sh -c "echo $bound >$driver/bind"
 done
-while [ ! -b /dev/vdb ]; do usleep 50000; done
+await_disk
 works blocks-check-after-it blocks check /dev/vdb 32 $((operations / 4)) 128 3
 
 check ro-is-told "$(cat /sys/block/vdc/ro)" = 1

@@ -64,9 +64,21 @@ pub(super) fn skip(test: &str, missing: &str) {
 fn missing() -> Option<String> {
     let found = |program: &str| {
         let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+        folders.into_iter().any(|folder| folder.join(program).is_file())
     };
-    let programs = ["qemu-system-x86_64", "busybox", "cc", "cpio", "xz", "zstd", "apt-get"];
+    let programs = [
+        "qemu-system-x86_64",
+        "busybox",
+        "cc",
+        "cpio",
+        "xz",
+        "zstd",
+        "apt-get",
+        "ip",
+        "mke2fs",
+        "e2fsck",
+    ];
     if let Some(program) = programs.into_iter().find(|program| !found(program)) {
         return Some(format!("there is no {program}"));
     }

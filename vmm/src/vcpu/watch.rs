@@ -200,25 +200,41 @@ mod tests {
         left.it_value.tv_sec as u64 * 1_000_000_000 + left.it_value.tv_nsec as u64
     }
 
+    const SECOND: u64 = 1_000_000_000;
+
+    fn is_set_for(watch: &Watch, at: u64) -> bool {
+        (crate::clock::now_ns() + remaining(watch)).abs_diff(at) < SECOND / 2
+    }
+
+    /// In the order of the race: the later time is said by another between this one's setting and its word.
     #[test]
-    fn threads_that_speak_at_the_same_time_leave_the_earliest_in_the_timer() {
-        const SECOND: u64 = 1_000_000_000;
-        for _ in 0..20 {
-            let watch = Watch::default();
-            std::thread::scope(|s| {
-                for thread in 0..4 {
-                    let watch = &watch;
-                    s.spawn(move || {
-                        for round in 0..200 {
-                            watch.expect(FAR - (round * 4 + thread) * SECOND, me());
-                        }
-                    });
-                }
-            });
-            let earliest = FAR - (199 * 4 + 3) * SECOND;
-            assert_eq!(watch.back_by(), earliest);
-            let set_for = crate::clock::now_ns() + remaining(&watch);
-            assert!(set_for.abs_diff(earliest) < SECOND / 2, "{set_for} for {earliest}");
-        }
+    fn who_speaks_last_sets_the_timer_again_if_others_have_set_it_meanwhile() {
+        let watch = Watch::default();
+        let (early, late) = (FAR - 2 * SECOND, FAR - SECOND);
+        let number = watch.set(early, me());
+        watch.expect(late, me());
+        assert!(is_set_for(&watch, late));
+        let order = Ordering::SeqCst;
+        watch.back_by.compare_exchange(late, early, order, order).expect("nobody else speaks");
+        watch.settle(early, number, me());
+        assert!(is_set_for(&watch, early));
+    }
+
+    #[test]
+    fn threads_that_speak_at_the_same_time_leave_the_earliest() {
+        let watch = Watch::default();
+        std::thread::scope(|s| {
+            for thread in 0..4 {
+                let watch = &watch;
+                s.spawn(move || {
+                    for round in 0..500 {
+                        watch.expect(FAR - (round * 4 + thread) * SECOND, me());
+                    }
+                });
+            }
+        });
+        let earliest = FAR - (499 * 4 + 3) * SECOND;
+        assert_eq!(watch.back_by(), earliest);
+        assert!(is_set_for(&watch, earliest));
     }
 }
