@@ -27,7 +27,8 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
     /// not become so by coming back: `idle` answers `None` for them.
     ///
     /// The housekeeper ([`Hierarchy::housekeeper`]) is left in, slots that do not exist or are not
-    /// prepared are passed over; both are named in the answer.
+    /// prepared are passed over; both are named in the answer. So is one whose lock is not to be had
+    /// ([`SlotError::Stuck`]), which is available still.
     pub fn isolate(&self, set: &[Slot], idle: impl Fn(Slot) -> Option<bool>) -> Isolated {
         let mut done = Isolated::default();
         let mut isolated = sync::lock(&self.isolated);
@@ -47,15 +48,20 @@ impl<const FANOUT: usize> Hierarchy<FANOUT> {
                 None => {}
             }
         }
-        for &slot in wanted.iter().filter(|slot| !isolated.contains(slot)) {
+        wanted.retain(|&slot| {
+            if isolated.contains(&slot) {
+                return true;
+            }
             let left = self.unavailable(slot);
             if left.stuck {
                 done.refused.push(SlotError::Stuck);
+                return false;
             }
             self.mark_isolated(slot, true);
             done.notices.extend(left.notices);
             done.trigger = left.trigger.or(done.trigger);
-        }
+            true
+        });
         *isolated = wanted;
         done
     }

@@ -43,11 +43,7 @@ pub(crate) fn lock_within<'a, T>(
         return None;
     }
     #[cfg(not(loom))]
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => wait_for(mutex, waiting),
-    }
+    return try_lock(mutex).or_else(|| wait_for(mutex, waiting));
     // The checker has no clock, and nothing to gain from a thread that does not come.
     #[cfg(loom)]
     {
@@ -62,18 +58,17 @@ fn wait_for<'a, T>(mutex: &'a Mutex<T>, waiting: &Waiting) -> Option<MutexGuard<
     let Some(patience) = waiting else { return Some(lock(mutex)) };
     for tries in 0.. {
         if !patience.wait(tries) {
-            return None;
+            break;
         }
-        match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {}
+        if let Some(guard) = try_lock(mutex) {
+            return Some(guard);
         }
     }
     None
 }
 
 /// The lock, if nobody has it.
+#[inline(always)]
 pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     #[cfg(not(loom))]
     match mutex.try_lock() {

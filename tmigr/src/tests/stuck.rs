@@ -168,6 +168,20 @@ fn slot_that_cannot_leave_is_available_still() {
 }
 
 #[test]
+fn slot_that_cannot_leave_is_not_isolated() {
+    each_lock_missing("isolate", |tree| {
+        let done = tree.isolate(&[Slot(5)], |_| None);
+        let stuck = done.refused.contains(&SlotError::Stuck);
+        assert_eq!((tree.is_available(Slot(5)), tree.is_isolated(Slot(5))), (stuck, !stuck));
+        // Back again, for the way back.
+        let number = FAILS.take();
+        let _ = tree.isolate(&[], |_| Some(false));
+        FAILS.set(number);
+        stuck
+    });
+}
+
+#[test]
 fn slot_that_cannot_come_is_not_available() {
     each_lock_missing("available", |tree| {
         let number = FAILS.take();
